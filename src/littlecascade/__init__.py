@@ -1,0 +1,34 @@
+"""Stable Cascade for one person: draw, reconstruct and train on a small GPU, or none.
+
+    from littlecascade import Cascade
+
+    Cascade.load("tiny").generate("a red apple", seed=0).images[0].save("apple.png")
+
+Importing this package loads nothing else: its public names are looked up on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from littlecascade.errors import InputError
+    from littlecascade.pipelines.cascade import Cascade
+
+__version__ = "0.1.0"
+__all__ = ["Cascade", "InputError", "__version__"]
+
+_HOMES = {"Cascade": "littlecascade.pipelines.cascade", "InputError": "littlecascade.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module it lives in (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | set(__all__))

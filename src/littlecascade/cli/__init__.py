@@ -1,0 +1,1 @@
+"""The command line: it parses, calls the layers below and shows what they return."""

@@ -1,0 +1,114 @@
+"""Where pictures come from and go to: checked before the first one is drawn."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import unicodedata
+from collections.abc import Collection, Sequence
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from littlecascade.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+_LONGEST_STEM = 50  # characters, so that four bytes each still make a file name
+
+
+def stem_of(prompt: str) -> str:
+    """A file name's stem made of a prompt's words.
+
+    >>> stem_of("A red apple, on a table!"), stem_of("")
+    ('a-red-apple-on-a-table', 'picture')
+    """
+    words = re.findall(r"\w+", unicodedata.normalize("NFKC", prompt).lower())
+    stem = ""
+    for word in words:
+        longer = f"{stem}-{word}" if stem else word
+        if len(longer) > _LONGEST_STEM:
+            break
+        stem = longer
+    return stem or "".join(words)[:_LONGEST_STEM] or "picture"
+
+
+def plan_outputs(target: str | None, stems: Sequence[str], *, overwrite: bool = False) -> list[Path]:
+    """The PNG files that pictures will be written to, one for each of `stems`, none of which is another's.
+
+    `target` is a file if it ends in `.png`, and then several pictures become `name-1.png`, `name-2.png`, ...; otherwise
+    it is a folder (None: the current one), where `stem.png` is used or, if that is taken, `stem-2.png` and so on.
+    The folder is made if need be. Raises `InputError` where nothing can be written, for a format that is not PNG, and
+    where a named file exists unless `overwrite`.
+    """
+    if target is None or not _names_file(target):
+        folder = Path(target or ".")
+        _check_writable(folder)
+        return _free_names(folder, stems, overwrite=overwrite)
+    paths = _numbered(Path(target), len(stems))
+    _check_writable(paths[0].parent)
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"'{path}' is a folder: name a file, or end it with '/' to write into it.")
+        if path.exists() and not overwrite:
+            raise InputError(f"'{path}' exists: name another file, or add --overwrite.")
+    return paths
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """An upright RGB picture from a file, transparency laid over white. Raises `InputError` if it can't be read."""
+    from PIL import Image
+
+    from littlecascade.data.pixels import to_rgb
+
+    try:
+        with Image.open(path) as image:
+            return to_rgb(image)
+    except FileNotFoundError:
+        raise InputError(f"there is no picture '{path}'.") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"'{path}' can't be read as a picture: {error}.") from None
+
+
+def _names_file(target: str) -> bool:
+    suffix = Path(target).suffix.lower()
+    if target.endswith(("/", os.sep)) or Path(target).is_dir():
+        return False
+    if suffix in _OTHER_FORMATS:
+        raise InputError(
+            f"-o '{target}': pictures are written as PNG, which carries their recipe. "
+            f"Use '{Path(target).with_suffix('.png')}'."
+        )
+    return suffix == ".png"
+
+
+def _numbered(path: Path, number: int) -> list[Path]:
+    if number == 1:
+        return [path]
+    digits = len(str(number))
+    return [path.with_stem(f"{path.stem}-{index:0{digits}}") for index in range(1, number + 1)]
+
+
+def _free_names(folder: Path, stems: Sequence[str], *, overwrite: bool) -> list[Path]:
+    chosen: list[Path] = []
+    for stem in stems:
+        chosen.append(_free_name(folder, stem, chosen, overwrite=overwrite))
+    return chosen
+
+
+def _free_name(folder: Path, stem: str, taken: Collection[Path], *, overwrite: bool) -> Path:
+    names = chain([f"{stem}.png"], (f"{stem}-{index}.png" for index in count(2)))
+    paths = (folder / name for name in names)
+    return next(path for path in paths if path not in taken and (overwrite or not path.exists()))
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"can't write into the folder '{folder}': {error.strerror}. Name another with -o.") from None

@@ -1,0 +1,1 @@
+"""From pictures on disk to tensors: sources, decoding, order, and the caches that training reads."""

@@ -1,0 +1,28 @@
+"""What a network was trained to predict and over which schedule: all that sampling has to know of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from littlecascade.diffusion.process import EPSILON, TARGETS, Target
+from littlecascade.diffusion.schedule import CosineSchedule
+
+
+@dataclass(frozen=True)
+class Parametrisation:
+    """The official networks': noise, over the unshifted cosine schedule."""
+
+    target: Target = EPSILON
+    schedule: CosineSchedule = CosineSchedule()
+
+    def notes(self) -> dict[str, str]:
+        """As strings, to be stored beside the weights."""
+        return {"target": self.target.name, "shift": str(self.schedule.shift)}
+
+    @classmethod
+    def from_notes(cls, notes: Mapping[str, str]) -> Self:
+        """What `notes` wrote; the official networks' where nothing was written."""
+        shift = float(notes.get("shift", "1"))
+        return cls(TARGETS[notes.get("target", EPSILON.name)], CosineSchedule(shift=shift))

@@ -1,0 +1,1 @@
+"""What fits and what is fast: number formats, later quantisation, offloading and plans."""

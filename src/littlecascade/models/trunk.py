@@ -1,0 +1,218 @@
+"""The U-shaped network that Stage B and Stage C share.
+
+Parameters bear the official release's names, so that its files load as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, count
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from littlecascade.errors import InputError
+from littlecascade.models.config import TrunkConfig
+from littlecascade.nn.blocks import (
+    AttentionBlock,
+    Block,
+    Downscale,
+    Norm,
+    Patchify,
+    Pointwise,
+    ResBlock,
+    SwitchDown,
+    SwitchUp,
+    TimestepBlock,
+    Unpatchify,
+    Upscale,
+    resize,
+)
+from littlecascade.nn.embeddings import time_embedding
+
+_NO_CONDITIONS: Mapping[str, Tensor | None] = {}
+
+
+class Trunk(nn.Module):
+    """Blocks on the way down, then on the way up, with a skip connection into the first block of each level."""
+
+    checkpointing: bool = False
+    """Recompute each block in the backward pass in place of keeping its activations (`torch.utils.checkpoint`)."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.trunk_config = config
+        widths = config.widths
+        down, up = range(len(widths)), range(len(widths) - 1, -1, -1)
+        self.embedding = nn.Sequential(
+            Patchify(config.patch), Pointwise(config.in_channels * config.patch**2, widths[0]), Norm(widths[0])
+        )
+        self.down_blocks = nn.ModuleList(
+            _blocks(config, level, depth) for level, depth in zip(down, config.down_depths, strict=True)
+        )
+        self.down_downscalers = nn.ModuleList(_downscaler(config, level) for level in down)
+        self.down_repeat_mappers = nn.ModuleList(
+            _mappers(widths[level], repeats) for level, repeats in zip(down, config.down_repeats, strict=True)
+        )
+        self.up_blocks = nn.ModuleList(
+            _blocks(config, level, depth, skip_width=widths[level] if level != up[0] else 0)
+            for level, depth in zip(up, config.up_depths, strict=True)
+        )
+        self.up_upscalers = nn.ModuleList(_upscaler(config, level) for level in up)
+        self.up_repeat_mappers = nn.ModuleList(
+            _mappers(widths[level], repeats) for level, repeats in zip(up, config.up_repeats, strict=True)
+        )
+        self.clf = nn.Sequential(
+            Norm(widths[0]), Pointwise(widths[0], config.out_channels * config.patch**2), Unpatchify(config.patch)
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of everything between the time embedding and the prediction."""
+        return self.clf[1].weight.dtype
+
+    @property
+    def smallest_side(self) -> int:
+        """The smallest height and width of latents that still have a position left at the coarsest level."""
+        config = self.trunk_config
+        halvings = len(config.widths) - 1 if config.switch_level is None else 0
+        return config.patch * (2**halvings - 1) + 1
+
+    def initialise(self, generator: Generator | None = None) -> None:
+        """Draw weights to train from scratch, the same ones from the same `generator`.
+
+        Xavier-uniform matrices, no bias; what a res block adds is scaled by sqrt(1 / depth of the way down), so that
+        the stream's variance does not grow with depth; time and prediction start at zero.
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1 or name.endswith((".gamma", ".beta")):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.xavier_uniform_(parameter, generator=generator)
+        nn.init.xavier_uniform_(self.embedding[1].weight, gain=0.02, generator=generator)
+        nn.init.zeros_(self.clf[1].weight)
+        gain = sum(self.trunk_config.down_depths) ** -0.5
+        for block in chain(*self.down_blocks, *self.up_blocks):
+            block.initialise(gain, generator)
+
+    def embed_times(self, time: Tensor, conditions: Mapping[str, Tensor | None] = _NO_CONDITIONS) -> Tensor:
+        """time and each of `conditions`: (B,), or None for zeros. Returns (B, time_width * (1 + time_conditions)).
+
+        Raises ValueError for a condition that the trunk does not have.
+        """
+        names = self.trunk_config.time_conditions
+        for name, values in conditions.items():
+            if name not in names and values is not None:
+                raise ValueError(f"this network takes no {name!r}; it takes {', '.join(names) or 'the time alone'}")
+        given = (conditions.get(name) for name in names)
+        values = [time, *(torch.zeros_like(time) if value is None else value for value in given)]
+        return torch.cat([time_embedding(v, self.trunk_config.time_width) for v in values], dim=1).to(self.dtype)
+
+    def run(
+        self,
+        x: Tensor,
+        time: Tensor,
+        tokens: Tensor,
+        *,
+        stream: Tensor | None = None,
+        conditions: Mapping[str, Tensor | None] = _NO_CONDITIONS,
+        control: Mapping[int, Tensor] | None = None,
+    ) -> Tensor:
+        """The prediction for noisy latents.
+
+        x: (B, C, H, W); sides that `patch` does not divide are padded, and the prediction is cropped.
+        time: (B,), the cosine schedule's t in [0, 1]. tokens: (B, M, cond_width). conditions: see `embed_times`.
+        stream: (B or 1, h or 1, w or 1, widths[0]), added to the embedded latents. control: residuals (B, C', h', w')
+        of a ControlNet by the number of the res block that they are added before, counted over all visits on the way
+        down, then up; they are resized to the map at hand.
+        Returns (B, out_channels, H, W) in x's dtype. Raises InputError for latents under `smallest_side`.
+        """
+        if min(x.shape[2:]) < self.smallest_side:
+            raise InputError(
+                f"Latents of {x.shape[2]} x {x.shape[3]} are too small for {type(self).__name__}: "
+                f"each side needs {self.smallest_side} or more."
+            )
+        residuals = iter(()) if control is None else (control.get(number) for number in count())
+        context = {"time": self.embed_times(time, conditions), "text": tokens.to(self.dtype)}
+        hidden = self.embedding(x.to(self.dtype))
+        if stream is not None:
+            hidden = hidden + stream
+        skips: list[Tensor] = []
+        for downscaler, blocks, mappers in zip(
+            self.down_downscalers, self.down_blocks, self.down_repeat_mappers, strict=True
+        ):
+            hidden = self._run_level(downscaler(hidden), blocks, mappers, context, residuals)
+            skips.append(hidden)
+        skips.pop()
+        for upscaler, blocks, mappers in zip(self.up_upscalers, self.up_blocks, self.up_repeat_mappers, strict=True):
+            skip = skips.pop() if blocks is not self.up_blocks[0] else None
+            hidden = upscaler(self._run_level(hidden, blocks, mappers, context, residuals, skip))
+        return self.clf(hidden)[..., : x.shape[2], : x.shape[3]].to(x.dtype)
+
+    def _run_level(
+        self,
+        x: Tensor,
+        blocks: Iterable[Block],
+        mappers: Iterable[nn.Module],
+        context: Mapping[str, Tensor],
+        residuals: Iterator[Tensor | None],
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        """Run a level's blocks once, and once more after each of `mappers`. The first block reads `skip` each time."""
+        if skip is not None:
+            x = resize(x, (skip.shape[1], skip.shape[2]))
+        for mapper in (None, *mappers):
+            if mapper is not None:
+                x = mapper(x)
+            for number, block in enumerate(blocks):
+                if block.controllable and (residual := next(residuals, None)) is not None:
+                    x = x + resize(residual.permute(0, 2, 3, 1), (x.shape[1], x.shape[2])).to(x.dtype)
+                x = self._run_block(block, x, skip=skip if number == 0 else None, **context)
+        return x
+
+    def _run_block(self, block: Block, x: Tensor, **context: Tensor | None) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False, **context)
+        return block(x, **context)
+
+
+def _blocks(config: TrunkConfig, level: int, depth: int, skip_width: int = 0) -> nn.ModuleList:
+    """`depth` times the level's layout; the first block of all reads a skip of `skip_width` channels."""
+    width, dropout = config.widths[level], config.dropout[level]
+
+    def make(kind: str, skip_width: int) -> Block:
+        match kind:
+            case "C":
+                return ResBlock(width, skip_width, config.kernel, dropout)
+            case "T":
+                return TimestepBlock(width, config.time_width, config.time_conditions)
+            case _:
+                return AttentionBlock(width, config.cond_width, config.heads[level], dropout, config.self_attention)
+
+    kinds = config.layouts[level] * depth
+    return nn.ModuleList(make(kind, 0 if number else skip_width) for number, kind in enumerate(kinds))
+
+
+def _mappers(width: int, repeats: int) -> nn.ModuleList:
+    return nn.ModuleList(Pointwise(width, width) for _ in range(repeats - 1))
+
+
+def _downscaler(config: TrunkConfig, level: int) -> nn.Module:
+    """From the next finer level to `level`."""
+    if level == 0:
+        return nn.Identity()
+    finer, width = config.widths[level - 1], config.widths[level]
+    if config.switch_level is None:
+        return nn.Sequential(Norm(finer), Downscale(finer, width))
+    return nn.Sequential(Norm(finer), SwitchDown(finer, width, config.switch_level[level - 1]))
+
+
+def _upscaler(config: TrunkConfig, level: int) -> nn.Module:
+    """From `level` to the next finer level."""
+    if level == 0:
+        return nn.Identity()
+    finer, width = config.widths[level - 1], config.widths[level]
+    if config.switch_level is None:
+        return nn.Sequential(Norm(width), Upscale(width, finer))
+    return nn.Sequential(Norm(width), SwitchUp(width, finer, config.switch_level[level - 1]))

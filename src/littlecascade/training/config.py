@@ -1,0 +1,217 @@
+"""The run configuration: the official release's flat YAML plus keys of our own, read into strict, typed models.
+
+Official keys keep their official names and meanings; ours are marked by their comments. A key that is unknown, of the
+wrong type or out of range is one `InputError` that names the file, the line and the nearest known key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from littlecascade.errors import InputError, suggest
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class RunConfig(BaseModel):
+    """What every task understands."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    # the run
+    experiment_id: str
+    output_path: Path = Path("runs")
+    model_version: str = "tiny"
+    seed: int = 0  # ours
+    precision: Precision = "auto"  # ours
+
+    # optimisation
+    lr: PositiveFloat
+    batch_size: PositiveInt
+    grad_accum_steps: PositiveInt = 1
+    updates: PositiveInt
+    warmup_updates: NonNegativeInt = 0
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"  # ours
+    optimizer: Literal["adamw", "muon"] = "adamw"  # ours
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # ours
+    betas: tuple[Share, Share] = (0.9, 0.95)  # ours
+    max_grad_norm: PositiveFloat = 1.0  # ours
+    ema_start_iters: NonNegativeInt = 0
+    ema_iters: PositiveInt = 10
+    ema_beta: Share = 0.99
+
+    # what is kept
+    save_every: PositiveInt = 1000
+    backup_every: PositiveInt | None = None
+    preview_every: PositiveInt | None = None  # ours; save_every if not given
+
+    # data
+    webdataset_path: str | list[str]
+    image_size: PositiveInt = 1024
+    cache_path: Path | None = None  # ours; a folder `cache` inside output_path if not given
+
+    @property
+    def micro_batch(self) -> int:
+        """Pictures in one forward pass."""
+        return self.batch_size // self.grad_accum_steps
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this run."""
+        return self.output_path / self.experiment_id
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache_path or self.output_path / "cache"
+
+    def check(self) -> None:
+        """Raise `InputError` for settings that contradict each other."""
+        if self.batch_size % self.grad_accum_steps:
+            down = self.batch_size - self.batch_size % self.grad_accum_steps
+            choices = [size for size in (down, down + self.grad_accum_steps) if size]
+            raise InputError(
+                f"batch_size {self.batch_size} does not divide into grad_accum_steps {self.grad_accum_steps} "
+                f"micro-batches; the nearest that do: {' and '.join(map(str, choices))}."
+            )
+
+
+class StageARun(RunConfig):
+    """The VQGAN. All keys below are ours: the official release has no such run."""
+
+    crop: PositiveInt = 32
+    quantised_share: Share = 0.5
+    commitment_weight: PositiveFloat = 0.25
+    l1_weight: Annotated[float, Field(ge=0)] = 0.0
+    adversarial_weight: Annotated[float, Field(ge=0)] = 0.0
+    adversarial_start: Share = 0.5
+    stage_a_checkpoint_path: Path | None = None
+
+
+class CompressorRun(RunConfig):
+    """The semantic compressor with its previewer. All keys below are ours."""
+
+    latent_noise: Annotated[float, Field(ge=0)] = 0.05
+    l1_weight: Annotated[float, Field(ge=0)] = 0.0
+    effnet_checkpoint_path: Path | None = None
+    previewer_checkpoint_path: Path | None = None
+
+
+class TextRun(RunConfig):
+    """The text tower, taught by the sentence embeddings of a teacher. All keys below are ours."""
+
+    webdataset_path: str | list[str] = []
+    image_size: PositiveInt = 128
+    teacher_path: Path
+    tokenizer_path: Path
+    temperature: PositiveFloat = 0.05
+
+
+class ImageRun(RunConfig):
+    """The image tower, taught to land where the text tower puts the caption. All keys below are ours."""
+
+    text_path: Path
+    temperature: PositiveFloat = 0.05
+
+
+class DiffusionRun(RunConfig):
+    """What Stage B and Stage C share."""
+
+    adaptive_loss_weight: bool = False
+    edm_objective: bool = False
+    objective: Literal["epsilon", "v", "x0"] = "epsilon"  # ours
+    loss_weight: Literal["p2", "min_snr", "uniform"] = "p2"  # ours
+    shift: PositiveFloat = 1.0
+    offset_noise: Annotated[float, Field(ge=0)] = 0.0
+    dropout: Share | None = None  # ours; the preset's if not given
+    text_path: Path  # ours
+    effnet_checkpoint_path: Path
+    generator_checkpoint_path: Path | None = None
+    text_dropout: Share = 0.05  # ours, the official constant
+
+
+class StageBRun(DiffusionRun):
+    stage_a_checkpoint_path: Path
+    effnet_dropout: Share = 0.1  # ours, the official constant
+    effnet_noise: Annotated[float, Field(ge=0)] = 0.0  # ours
+    pyramid_noise: bool = True  # ours, the official constant
+    previewer_checkpoint_path: Path | None = None
+
+
+class StageCRun(DiffusionRun):
+    image_path: Path | None = None  # ours
+    image_share: Share = 0.1  # ours, the official constant
+    previewer_checkpoint_path: Path | None = None
+    validation_prompts: list[str] = []  # ours
+
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def load_config(cls: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file as `cls`; `overrides` are `key=value` with the value in YAML.
+
+    Paths in the file are taken relative to the file's folder if something is there, else to the working folder.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"Can't read the configuration {path}: {error.strerror or error}.") from None
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}; a run configuration is `key: value` lines.")
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise InputError(f"--set {override!r}: expected key=value.")
+        values[key.strip()] = yaml.safe_load(value)
+    config = parse_config(cls, values, source=str(path), lines=_lines(text))
+    config = _relative_to(config, path.resolve().parent)
+    config.check()
+    return config
+
+
+def parse_config(
+    cls: type[Config], values: Mapping[str, Any], *, source: str = "configuration", lines: Mapping[str, int] | None = None
+) -> Config:
+    """Check `values` against `cls`; every problem is listed in one `InputError`."""
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [_explain(cls, problem, lines or {}) for problem in error.errors()]
+        raise InputError("\n".join([f"{source} can't be used:", *(f"  {problem}" for problem in problems)])) from None
+
+
+def _explain(cls: type[RunConfig], problem: Any, lines: Mapping[str, int]) -> str:
+    key = str(problem["loc"][0]) if problem["loc"] else ""
+    where = f"line {lines[key]}: " if key in lines else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{where}unknown key {key!r}.{suggest(key, list(cls.model_fields))}"
+    if problem["type"] == "missing":
+        return f"{key!r} is missing."
+    return f"{where}{key}: {problem['msg']} (got {problem['input']!r})."
+
+
+def _lines(text: str) -> dict[str, int]:
+    node = yaml.compose(text)
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    return {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+
+
+def _relative_to(config: Config, folder: Path) -> Config:
+    """Paths that exist below the configuration's own folder point there; all others stay as they are."""
+    found = {
+        name: folder / value
+        for name, value in config
+        if isinstance(value, Path) and not value.is_absolute() and (folder / value).exists() and name != "output_path"
+    }
+    return config.model_copy(update=found)

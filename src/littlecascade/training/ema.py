@@ -1,0 +1,25 @@
+"""Exponential moving average of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+class Ema:
+    """Averages of named tensors, float32. Before `start` updates the averages are plain copies."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], *, beta: float, every: int, start: int) -> None:
+        self.beta, self.every, self.start = beta, every, start
+        self.average = {name: tensor.detach().float().clone() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def update(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Take in the weights after update number `step` (counted from 1)."""
+        if step % self.every and step > self.start:
+            return
+        weight = 1.0 if step <= self.start else 1 - self.beta
+        averages: Sequence[Tensor] = list(self.average.values())
+        torch._foreach_lerp_(averages, [tensors[name].detach().float() for name in self.average], weight)

@@ -1,0 +1,67 @@
+"""What a kind of training has to say about itself; the loop does the rest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from littlecascade.training.draws import Draws
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Modules that are trained together by one optimizer; a step visits each phase that is active in turn."""
+
+    name: str
+    modules: Mapping[str, nn.Module]
+    start: float = 0.0  # the share of the run after which the phase takes part
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A scalar to go down, and figures for the metrics."""
+
+    value: Tensor
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """One kind of training: its modules, its data, its loss, its pictures, and what comes out of it."""
+
+    phases: Sequence[Phase]
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many samples one epoch has."""
+
+    @abstractmethod
+    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
+        """The batch of these samples; runs in another thread. Random choices (crops, captions) come from `draws`."""
+
+    @abstractmethod
+    def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
+        """The loss of one micro-batch in one phase; `progress` in [0, 1] is the share of the run that is done."""
+
+    @abstractmethod
+    def preview(self) -> Image.Image | None:
+        """A picture that shows how far the training is, drawn with the weights that the modules hold now."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the finished weights, as the modules hold them now, for others to load."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Tensors that the task itself carries from step to step."""
+        return {}
+
+    def load_extra_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `extra_state` gave."""

@@ -1,0 +1,63 @@
+"""Training the image tower to put a picture where the text tower puts its caption (Radford et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from littlecascade.conditioning.clip import VisionTower
+from littlecascade.conditioning.image import ImageEncoder
+from littlecascade.conditioning.text import TextEncoder
+from littlecascade.memory.precision import cast, choose_dtype
+from littlecascade.presets import find_preset
+from littlecascade.training.config import ImageRun
+from littlecascade.training.draws import Draws
+from littlecascade.training.task import Batch, Loss, Phase, Task
+from littlecascade.training.tasks.captions import CaptionTable
+from littlecascade.training.tasks.common import open_pixels
+
+
+class ImageTask(Task):
+    """The text tower is frozen, its embeddings cached; the contrast runs both ways over the batch."""
+
+    def __init__(self, config: ImageRun) -> None:
+        self.config = config
+        preset = find_preset(config.model_version)
+        self.pixels = open_pixels(config)
+        self.captions = CaptionTable(self.pixels.captions, TextEncoder.load(config.text_path), config.cache_folder)
+        torch.manual_seed(config.seed)
+        self.dtype = choose_dtype(config.precision, "cpu")
+        self.tower = cast(VisionTower(preset.image), self.dtype)
+        self.encoder = ImageEncoder(self.tower)
+        self.tower.train()
+        self.phases = [Phase("image", {"image": self.tower})]
+
+    @property
+    def count(self) -> int:
+        return len(self.pixels)
+
+    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
+        rows = self.captions.choose(indices, draws, dropout=0.0)
+        return {"pixels": self.pixels.batch(indices), "text": self.captions.pooled[rows][:, 0]}
+
+    def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
+        own = F.normalize(self.tower(self.encoder.prepare(batch["pixels"]).to(self.dtype)).float(), dim=-1)
+        text = F.normalize(batch["text"], dim=-1)
+        similarity = own @ text.T
+        # two captions of a batch may be the same: all their pictures are right answers
+        same = (text @ text.T > 0.999).float()
+        target = same / same.sum(1, keepdim=True)
+        logits = similarity / self.config.temperature
+        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        found = same.gather(1, similarity.argmax(1, keepdim=True)).mean()
+        distance = 1 - similarity.diagonal().mean()
+        return Loss(contrast + distance, {"cosine": float(1 - distance.detach()), "accuracy": float(found)})
+
+    def preview(self) -> None:
+        """There is nothing to look at."""
+
+    def export(self, folder: Path) -> None:
+        self.encoder.save(folder, torch.float16)

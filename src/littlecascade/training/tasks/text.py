@@ -1,0 +1,71 @@
+"""Training the text tower to put a text where a sentence encoder, its teacher, puts it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from littlecascade.checkpoint import files
+from littlecascade.conditioning.clip import TextTower
+from littlecascade.conditioning.text import TextEncoder
+from littlecascade.conditioning.tokenizer import ClipTokenizer
+from littlecascade.errors import InputError
+from littlecascade.memory.precision import cast, choose_dtype
+from littlecascade.presets import find_preset
+from littlecascade.training.config import TextRun
+from littlecascade.training.draws import Draws
+from littlecascade.training.task import Batch, Loss, Phase, Task
+
+
+class TextTask(Task):
+    """The teacher's file holds `embeddings` (N, P), and its texts are in `texts.txt` beside it, one a line.
+
+    The loss is the cosine distance to the teacher's embedding plus a contrast with the other texts of the batch
+    (InfoNCE, van den Oord et al. 2018), which keeps apart what the distance alone would leave close.
+    """
+
+    def __init__(self, config: TextRun) -> None:
+        self.config = config
+        preset = find_preset(config.model_version)
+        self.embeddings = files.load(config.teacher_path)["embeddings"]
+        texts = config.teacher_path.with_name("texts.txt").read_text("utf-8").splitlines()
+        if len(texts) != len(self.embeddings):
+            raise InputError(
+                f"{config.teacher_path} holds {len(self.embeddings)} embeddings for {len(texts)} texts: make both anew."
+            )
+        self.tokenizer = ClipTokenizer.load(config.tokenizer_path)
+        positions = preset.text.positions
+        chunks = [self.tokenizer.chunks(text, positions - 2)[0] for text in texts]
+        self.ids, self.mask = self.tokenizer.collate(chunks, positions)
+        torch.manual_seed(config.seed)
+        self.tower = cast(TextTower(preset.text), choose_dtype(config.precision, "cpu"))
+        self.phases = [Phase("text", {"text": self.tower})]
+
+    @property
+    def count(self) -> int:
+        return len(self.ids)
+
+    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
+        rows = torch.tensor(indices)
+        return {"ids": self.ids[rows], "mask": self.mask[rows], "teacher": self.embeddings[rows].float()}
+
+    def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
+        own = F.normalize(self.tower(batch["ids"], batch["mask"]).pooled.float(), dim=-1)
+        teacher = F.normalize(batch["teacher"], dim=-1)
+        similarity: Tensor = own @ teacher.T
+        distance = 1 - similarity.diagonal().mean()
+        target = torch.arange(len(own))
+        contrast = F.cross_entropy(similarity / self.config.temperature, target)
+        accuracy = (similarity.argmax(1) == target).float().mean()
+        metrics = {"cosine": float(1 - distance.detach()), "accuracy": float(accuracy)}
+        return Loss(distance + 0.1 * contrast, metrics)
+
+    def preview(self) -> None:
+        """There is nothing to look at."""
+
+    def export(self, folder: Path) -> None:
+        TextEncoder(self.tower, self.tokenizer).save(folder, torch.float16)

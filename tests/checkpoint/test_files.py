@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from littlecascade.checkpoint import files
+from littlecascade.errors import InputError
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    return {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert tensor.dtype == right[name].dtype
+        assert torch.equal(tensor, right[name])
+
+
+def test_safetensors_round_trip_with_metadata(tmp_path: Path, tensors) -> None:
+    path = tmp_path / "new folder" / "w.safetensors"
+    files.save(path, tensors, {"config": "{}"})
+    assert_same(files.load(path), tensors)
+    assert_same(load_file(path), tensors)
+    assert files.metadata(path) == {"config": "{}"}
+
+
+def test_views_transposes_and_tied_tensors_are_written_as_they_look(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).reshape(3, 4)
+    tensors = {"whole": whole, "tied": whole, "transposed": whole.T, "row": whole[1]}
+    files.save(tmp_path / "w.safetensors", {**tensors, "row": whole[1].clone()})
+    assert_same(files.load(tmp_path / "w.safetensors"), tensors)
+
+
+def test_loaded_tensors_are_mapped_and_changing_them_leaves_the_file(tmp_path: Path, tensors) -> None:
+    path = tmp_path / "w.safetensors"
+    files.save(path, tensors)
+    files.load(path)["b"].zero_()
+    assert_same(files.load(path), tensors)
+
+
+def test_a_loaded_file_can_be_saved_over_itself(tmp_path: Path, tensors) -> None:
+    path = tmp_path / "w.safetensors"
+    files.save(path, tensors)
+    files.save(path, files.load(path))
+    assert_same(files.load(path), tensors)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_pytorch_files_are_read_and_unwrapped(tmp_path: Path, tensors, suffix: str, wrapped: bool) -> None:
+    path = tmp_path / f"w{suffix}"
+    torch.save({"state_dict": tensors, "step": 3} if wrapped else tensors, path)
+    assert_same(files.load(path), tensors)
+    assert files.metadata(path) == {}
+
+
+def test_a_failing_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, tensors, monkeypatch) -> None:
+    path = tmp_path / "w.safetensors"
+    files.save(path, tensors)
+
+    def run_out_of_space(tensors, filename, metadata):
+        Path(filename).write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "save_file", run_out_of_space)
+    with pytest.raises(OSError, match="No space left"):
+        files.save(path, {"other": torch.zeros(1)})
+    assert_same(files.load(path), tensors)
+    assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+def test_pickled_code_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Evil()}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="can't be read"):
+        files.load(tmp_path / "w.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_is_no_weight_file_is_told(tmp_path: Path, tensors) -> None:
+    path = tmp_path / "stage_c.safetensors"
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=r"no weight file .*Did you mean 'stage_c.safetensors'"):
+        files.load(tmp_path / "stage_d.safetensors")
+    with pytest.raises(InputError, match=r"its name ends in none of \.safetensors"):
+        files.load(tmp_path / "picture.png")
+    with pytest.raises(InputError, match="no weight file"):
+        files.metadata(tmp_path / "no folder" / "w.safetensors")
+
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match="cut short"):
+        files.load(path)
+    (tmp_path / "w.pt").write_bytes(b"no pickle")
+    with pytest.raises(InputError, match="can't be read"):
+        files.load(tmp_path / "w.pt")
+    torch.save({"step": 3}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="something other than tensors"):
+        files.load(tmp_path / "w.pt")
+    torch.save([torch.zeros(1)], tmp_path / "w.pt")
+    with pytest.raises(InputError, match="something other than tensors"):
+        files.load(tmp_path / "w.pt")
