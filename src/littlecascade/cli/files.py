@@ -58,21 +58,6 @@ def plan_outputs(target: str | None, stems: Sequence[str], *, overwrite: bool = 
     return paths
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """An upright RGB picture from a file, transparency laid over white. Raises `InputError` if it can't be read."""
-    from PIL import Image
-
-    from littlecascade.data.pixels import to_rgb
-
-    try:
-        with Image.open(path) as image:
-            return to_rgb(image)
-    except FileNotFoundError:
-        raise InputError(f"there is no picture '{path}'.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"'{path}' can't be read as a picture: {error}.") from None
-
-
 def _names_file(target: str) -> bool:
     suffix = Path(target).suffix.lower()
     if target.endswith(("/", os.sep)) or Path(target).is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -16,22 +17,19 @@ _BAR = 24  # characters
 class Progress:
     """A callback for `Cascade.generate` that redraws one bar on `stream`, and erases it when the `with` block ends.
 
-    Silent if `stream` is no terminal. `pictures` asks for the live preview, which needs a terminal with 24-bit colour;
-    a step that brings no picture leaves the last one standing.
+    Silent if `stream` is no terminal. `pictures` asks for the live preview, which needs a terminal with 24-bit colour.
     """
 
     def __init__(self, stream: TextIO, *, pictures: bool = True) -> None:
         self._screen = Screen(stream) if stream.isatty() else None
         self._pictures = pictures and shows_pictures(stream)
-        self._picture: Image.Image | None = None
 
-    def __call__(self, stage: str, step: int, steps: int, picture: Image.Image | None) -> None:
+    def __call__(self, stage: str, step: int, steps: int, preview: Callable[[], Image.Image]) -> None:
         if self._screen is None:
             return
-        if self._pictures and picture is not None:
-            self._picture = picture
         filled = _BAR * step // steps
-        self._screen.show(f"Stage {stage.upper()} {'#' * filled}{'.' * (_BAR - filled)} {step}/{steps}", self._picture)
+        picture = preview() if self._pictures else None
+        self._screen.show(f"Stage {stage.upper()} {'#' * filled}{'.' * (_BAR - filled)} {step}/{steps}", picture)
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from littlecascade.cli.files import open_picture, plan_outputs
+from littlecascade.cli.files import plan_outputs
 
 if TYPE_CHECKING:
     from littlecascade.cli.parser import Parser
@@ -32,10 +32,11 @@ def run(args: Namespace) -> int:
     """Reconstruct, save and print path, PSNR and compression factor of every picture, one a line."""
     stems = [f"{Path(picture).stem}-reconstruction" for picture in args.pictures]
     paths = plan_outputs(args.output, stems, overwrite=args.overwrite)
-    originals = [open_picture(picture) for picture in args.pictures]
 
     from littlecascade import Cascade
+    from littlecascade.data.pixels import open_picture
 
+    originals = [open_picture(picture) for picture in args.pictures]
     cascade = Cascade.load(args.model)
     for original, path in zip(originals, paths, strict=True):
         result = cascade.reconstruct(original)

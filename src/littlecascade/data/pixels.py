@@ -37,6 +37,17 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     return image.convert("RGB")
 
 
+def open_picture(path: str | Path) -> Image.Image:
+    """A picture file as `to_rgb` gives it. Raises `InputError` if it can't be read."""
+    try:
+        with Image.open(path) as image:
+            return to_rgb(image)
+    except FileNotFoundError:
+        raise InputError(f"There is no picture {str(path)!r}.") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{str(path)!r} can't be read as a picture: {error}.") from None
+
+
 def cover(image: Image.Image, width: int, height: int) -> Image.Image:
     """Resize so that the picture covers width x height, and cut the middle out."""
     return image if image.size == (width, height) else ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)

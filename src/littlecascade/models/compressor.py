@@ -80,7 +80,14 @@ class ConvNorm(nn.Sequential):
     """Convolution without bias, batch norm and, unless told otherwise, SiLU."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, activate: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activate: bool = True,
     ) -> None:
         padding = (kernel - 1) // 2
         super().__init__(

@@ -161,7 +161,7 @@ class PreviewerConfig:
     """
 
     latent_channels: int = 16
-    widths: tuple[int, ...] = (512, 256, 128, 64)
+    widths: tuple[int, ...] = (512, 256, 128, 128)
     patch: int = 1
 
 

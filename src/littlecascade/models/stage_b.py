@@ -25,9 +25,8 @@ class StageB(Trunk):
 
     def initialise(self, generator: Generator | None = None) -> None:
         super().initialise(generator)
-        mappers = (self.effnet_mapper, self.pixels_mapper)
-        for layer in (self.clip_mapper, *(mapper[index] for mapper in mappers for index in (0, 2))):
-            nn.init.normal_(layer.weight, std=0.02, generator=generator)
+        for name in ("clip_mapper", "effnet_mapper.0", "effnet_mapper.2", "pixels_mapper.0", "pixels_mapper.2"):
+            nn.init.normal_(self.get_parameter(f"{name}.weight"), std=0.02, generator=generator)
 
     def encode_conditions(
         self, effnet: Tensor, pooled: Tensor | None = None, pixels: Tensor | None = None, *, size: tuple[int, int]

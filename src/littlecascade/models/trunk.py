@@ -5,8 +5,10 @@ Parameters bear the official release's names, so that its files load as they are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import chain, count
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -70,7 +72,7 @@ class Trunk(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights, and so of everything between the time embedding and the prediction."""
-        return self.clf[1].weight.dtype
+        return self.get_parameter("clf.1.weight").dtype
 
     @property
     def smallest_side(self) -> int:
@@ -90,11 +92,12 @@ class Trunk(nn.Module):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.xavier_uniform_(parameter, generator=generator)
-        nn.init.xavier_uniform_(self.embedding[1].weight, gain=0.02, generator=generator)
-        nn.init.zeros_(self.clf[1].weight)
+        nn.init.xavier_uniform_(self.get_parameter("embedding.1.weight"), gain=0.02, generator=generator)
+        nn.init.zeros_(self.get_parameter("clf.1.weight"))
         gain = sum(self.trunk_config.down_depths) ** -0.5
-        for block in chain(*self.down_blocks, *self.up_blocks):
-            block.initialise(gain, generator)
+        for level in chain(self._way_down(), self._way_up()):
+            for block in level.blocks:
+                block.initialise(gain, generator)
 
     def embed_times(self, time: Tensor, conditions: Mapping[str, Tensor | None] = _NO_CONDITIONS) -> Tensor:
         """time and each of `conditions`: (B,), or None for zeros. Returns (B, time_width * (1 + time_conditions)).
@@ -138,34 +141,29 @@ class Trunk(nn.Module):
         hidden = self.embedding(x.to(self.dtype))
         if stream is not None:
             hidden = hidden + stream
-        skips: list[Tensor] = []
-        for downscaler, blocks, mappers in zip(
-            self.down_downscalers, self.down_blocks, self.down_repeat_mappers, strict=True
-        ):
-            hidden = self._run_level(downscaler(hidden), blocks, mappers, context, residuals)
+        skips: list[Tensor | None] = []
+        for level in self._way_down():
+            hidden = self._run_level(level, level.scaler(hidden), context, residuals)
             skips.append(hidden)
-        skips.pop()
-        for upscaler, blocks, mappers in zip(self.up_upscalers, self.up_blocks, self.up_repeat_mappers, strict=True):
-            skip = skips.pop() if blocks is not self.up_blocks[0] else None
-            hidden = upscaler(self._run_level(hidden, blocks, mappers, context, residuals, skip))
+        skips[-1] = None  # the way up starts where the way down ended
+        for level in self._way_up():
+            hidden = level.scaler(self._run_level(level, hidden, context, residuals, skips.pop()))
         return self.clf(hidden)[..., : x.shape[2], : x.shape[3]].to(x.dtype)
 
     def _run_level(
         self,
+        level: _Level,
         x: Tensor,
-        blocks: Iterable[Block],
-        mappers: Iterable[nn.Module],
         context: Mapping[str, Tensor],
         residuals: Iterator[Tensor | None],
         skip: Tensor | None = None,
     ) -> Tensor:
-        """Run a level's blocks once, and once more after each of `mappers`. The first block reads `skip` each time."""
+        """Run a level's blocks once, and again after each of its mappers. The first block reads `skip` each time."""
         if skip is not None:
             x = resize(x, (skip.shape[1], skip.shape[2]))
-        for mapper in (None, *mappers):
-            if mapper is not None:
-                x = mapper(x)
-            for number, block in enumerate(blocks):
+        for mapper in (nn.Identity(), *level.mappers):
+            x = mapper(x)
+            for number, block in enumerate(level.blocks):
                 if block.controllable and (residual := next(residuals, None)) is not None:
                     x = x + resize(residual.permute(0, 2, 3, 1), (x.shape[1], x.shape[2])).to(x.dtype)
                 x = self._run_block(block, x, skip=skip if number == 0 else None, **context)
@@ -173,8 +171,22 @@ class Trunk(nn.Module):
 
     def _run_block(self, block: Block, x: Tensor, **context: Tensor | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False, **context)
+            return checkpoint(partial(block, **context), x, use_reentrant=False)
         return block(x, **context)
+
+    def _way_down(self) -> Iterator[_Level]:
+        return map(_Level, self.down_downscalers, self.down_blocks, self.down_repeat_mappers)
+
+    def _way_up(self) -> Iterator[_Level]:
+        return map(_Level, self.up_upscalers, self.up_blocks, self.up_repeat_mappers)
+
+
+class _Level(NamedTuple):
+    """A level on the way down, with the change to it, or on the way up, with the change from it to the next."""
+
+    scaler: nn.Module
+    blocks: Any  # an `nn.ModuleList` of `Block`
+    mappers: Any  # an `nn.ModuleList`
 
 
 def _blocks(config: TrunkConfig, level: int, depth: int, skip_width: int = 0) -> nn.ModuleList:

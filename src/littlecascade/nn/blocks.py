@@ -218,7 +218,7 @@ class ResBlock(Block):
         return x + self.channelwise(hidden)
 
     def initialise(self, gain: float, generator: Generator | None) -> None:
-        nn.init.xavier_uniform_(self.channelwise[-1].weight, gain, generator)
+        nn.init.xavier_uniform_(self.get_parameter("channelwise.4.weight"), gain, generator)
 
 
 class TimestepBlock(Block):
@@ -232,13 +232,13 @@ class TimestepBlock(Block):
 
     def forward(self, x: Tensor, *, time: Tensor, text: Tensor, skip: Tensor | None = None) -> Tensor:
         parts = time.chunk(len(self.mapper_names), dim=1)
-        mapped = sum(self.get_submodule(name)(part) for name, part in zip(self.mapper_names, parts, strict=True))
-        scale, shift = mapped[:, None, None].chunk(2, dim=-1)
+        mapped = [self.get_submodule(name)(part) for name, part in zip(self.mapper_names, parts, strict=True)]
+        scale, shift = torch.stack(mapped).sum(dim=0)[:, None, None].chunk(2, dim=-1)
         return torch.addcmul(shift, x, 1 + scale)
 
     def initialise(self, gain: float, generator: Generator | None) -> None:
         for name in self.mapper_names:
-            nn.init.zeros_(self.get_submodule(name).weight)
+            nn.init.zeros_(self.get_parameter(f"{name}.weight"))
 
 
 class AttentionBlock(Block):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +18,21 @@ from torch.nn import functional as F
 
 from littlecascade import __version__
 from littlecascade.data.order import derive_seed
-from littlecascade.data.pixels import to_image, to_rgb, to_tensor
+from littlecascade.data.pixels import open_picture, to_image, to_rgb, to_tensor
 from littlecascade.errors import InputError
 from littlecascade.memory.precision import choose_device, choose_dtype
 from littlecascade.pipelines.components import Components, Model
+from littlecascade.pipelines.results import Reconstruction, Result
 from littlecascade.pipelines.sampling import OnStep, Settings, draw
 
-Progress = Callable[[str, int, int, Image.Image | None], None]
-"""Called with the stage ("c" or "b"), the step (from 1), the number of steps, and a small picture of what it looks like."""
+Preview = Callable[[], Image.Image]
+"""Makes a small picture of what is being drawn; costs time only when called."""
+
+Progress = Callable[[str, int, int, Preview], None]
+"""Called after each step with the stage ("c" or "b"), the number of the step (from 1) and of the steps, and a preview."""
 
 MAX_SEED = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Result:
-    """Pictures, and how they came about; all lists are in the same order.
-
-    latents: (B, 16, h, w) of Stage C. recipes: what it takes to draw each picture again. timings: seconds by part.
-    """
-
-    images: list[Image.Image]
-    latents: Tensor
-    recipes: list[dict[str, Any]]
-    timings: dict[str, float]
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """The recipe of the first picture."""
-        return self.recipes[0]
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """A picture and what is left of it after the compressor: psnr in dB, and how many values became one."""
-
-    original: Image.Image
-    image: Image.Image
-    latents: Tensor
-    psnr: float
-    compression_factor: float
-
-    @property
-    def side_by_side(self) -> Image.Image:
-        """Original left, reconstruction right."""
-        width, height = self.original.size
-        sheet = Image.new("RGB", (2 * width, height))
-        sheet.paste(self.original, (0, 0))
-        sheet.paste(self.image, (width, 0))
-        return sheet
+BATCH = 8  # pictures that are drawn at a time
 
 
 class Cascade:
@@ -106,48 +74,30 @@ class Cascade:
         """
         prompts = [text for text in ([prompt] if isinstance(prompt, str) else prompt) for _ in range(n)]
         if not prompts:
-            raise InputError("Nothing to draw: no prompt, or n is 0.")
+            raise InputError("Nothing to draw: there is no prompt, or n is 0.")
         seed = secrets.randbelow(2**32) if seed is None else seed
         if not 0 <= seed <= MAX_SEED - len(prompts):
             raise InputError(f"Seed {seed} is out of range: whole numbers from 0 to {MAX_SEED - len(prompts)}.")
-        width, height = self._check_size(size or (self.drawing.image_size,) * 2)
-        chosen = {"sampler": sampler, "steps": steps, "guidance": guidance}
-        prior = replace(self._prior, **{name: value for name, value in chosen.items() if value is not None})
+        size = self._check_size(size or (self.drawing.image_size,) * 2)
+        prior = self._prior(sampler=sampler, steps=steps, guidance=guidance)
         seeds = [seed + number for number in range(len(prompts))]
 
         timer = _Timer()
-        conditions, unconditional, pooled = self._encode_text(prompts, negative)
-        timer.lap("text")
-        grid = (math.ceil(height / self.drawing.compression), math.ceil(width / self.drawing.compression))
-        stage_c = self.components.stage_c
-        shape = (len(prompts), stage_c.config.trunk.in_channels, *grid)
-        parametrisation = self.components.parametrisation("stage_c")
-        latents = draw(
-            stage_c, shape, conditions, unconditional, parametrisation, prior, _stage_seeds(seeds, 0), self._watch(callback)
-        )
-        timer.lap("stage_c")
-        pixels = self._decode(latents, pooled, seeds, (height, width), timer, callback)
-        recipes = [
-            {
-                "littlecascade": __version__,
-                "model": self.components.model.name,
-                "model_digest": self.components.model.digest,
-                "prompt": text,
-                "negative": negative,
-                "seed": own,
-                "size": [width, height],
-                "steps": prior.steps,
-                "sampler": prior.sampler,
-                "guidance": prior.guidance,
-                "precision": str(self.components.dtype).removeprefix("torch."),
-            }
-            for text, own in zip(prompts, seeds, strict=True)
-        ]
-        return Result([to_image(picture) for picture in pixels], latents.cpu(), recipes, timer.seconds)
+        drawn: dict[int, tuple[Tensor, Image.Image]] = {}
+        for numbers, chunks in self._batches(prompts, negative):
+            texts, own = [prompts[at] for at in numbers], [seeds[at] for at in numbers]
+            latents, pooled = self._draw_latents(texts, negative, chunks, own, size, prior, timer, callback)
+            pixels = self._decode(latents, pooled, own, (size[1], size[0]), timer, callback)
+            pictures = [to_image(picture) for picture in pixels]
+            drawn |= zip(numbers, zip(latents.cpu(), pictures, strict=True), strict=True)
+        ordered = [drawn[at] for at in range(len(prompts))]
+        recipes = [self._recipe(text, negative, own, size, prior) for text, own in zip(prompts, seeds, strict=True)]
+        stacked = torch.stack([latent for latent, _ in ordered])
+        return Result([picture for _, picture in ordered], stacked, recipes, timer.seconds)
 
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
-        """Pictures of one size to semantic latents (B, 16, ceil(H / 32), ceil(W / 32)) float32 on the CPU."""
+        """Pictures of one size to semantic latents (B, 16, ceil(H / 32), ceil(W / 32)), float32 on the CPU."""
         if len({image.size for image in images}) != 1:
             raise InputError("encode takes pictures of one size: resize or crop them, or call it for each.")
         pixels = torch.stack([to_tensor(to_rgb(image)) for image in images])
@@ -160,32 +110,30 @@ class Cascade:
 
         Without a size each latent becomes as many pixels as when drawing.
         """
-        if size is None:
-            height, width = (round(side * self.drawing.compression) for side in latents.shape[-2:])
-        else:
+        height, width = (round(side * self.drawing.compression) for side in latents.shape[-2:])
+        if size is not None:
             width, height = size
         seeds = [seed + number for number in range(len(latents))]
         pixels = self._decode(latents.to(self.components.device), None, seeds, (height, width), _Timer(), None)
         return [to_image(picture) for picture in pixels]
 
     def reconstruct(self, image: Image.Image | str | Path, *, seed: int = 0) -> Reconstruction:
-        """A picture through the compressor and back; the longer side is first brought to the model's size."""
-        if not isinstance(image, Image.Image):
-            image = Image.open(image)
-        original = to_rgb(image)
+        """A picture through the compressor and back; its longer side is first brought to the model's size."""
+        original = to_rgb(image if isinstance(image, Image.Image) else open_picture(image))
         scale = self.drawing.image_size / max(original.size)
-        side = [max(8, round(length * scale)) for length in original.size]
-        original = original.resize((side[0], side[1]), Image.Resampling.LANCZOS)
+        width, height = (max(8, round(length * scale)) for length in original.size)
+        original = original.resize((width, height), Image.Resampling.LANCZOS)
         latents = self.encode([original])
         padded = (latents.shape[-1] * 32, latents.shape[-2] * 32)
-        drawn = self.decode(latents, size=padded, seed=seed)[0].crop((0, 0, *original.size))
+        drawn = self.decode(latents, size=padded, seed=seed)[0].crop((0, 0, width, height))
         error = (to_tensor(original) - to_tensor(drawn)).square().mean()
-        factor = 3 * original.size[0] * original.size[1] / latents.numel()
+        factor = 3 * width * height / latents.numel()
         return Reconstruction(original, drawn, latents, float(-10 * torch.log10(error + 1e-12)), factor)
 
-    @property
-    def _prior(self) -> Settings:
-        return Settings(self.drawing.sampler, self.drawing.steps, self.drawing.guidance, self.drawing.rescale)
+    def _prior(self, **chosen: Any) -> Settings:
+        """Stage C's settings: the model's own, but for what was chosen."""
+        own = Settings(self.drawing.sampler, self.drawing.steps, self.drawing.guidance, self.drawing.rescale)
+        return replace(own, **{name: value for name, value in chosen.items() if value is not None})
 
     def _check_size(self, size: tuple[int, int]) -> tuple[int, int]:
         low, high = self.drawing.image_size // 2, self.drawing.image_size * 2
@@ -197,16 +145,44 @@ class Cascade:
             )
         return size
 
-    def _encode_text(self, prompts: list[str], negative: str) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Stage C's conditions with and without the prompts, and the prompts' pooled embeddings for Stage B."""
-        positive = self.components.text.encode(prompts)
-        against = self.components.text.encode([negative] * len(prompts))
+    def _batches(self, prompts: Sequence[str], negative: str) -> Iterator[tuple[list[int], int]]:
+        """Numbers of prompts that are drawn together, and of the chunks of text that each of them needs."""
+        text = self.components.text
+        least = text.chunks(negative)
+        needs = [max(text.chunks(prompt), least) for prompt in prompts]
+        for chunks in sorted(set(needs)):
+            alike = [number for number, need in enumerate(needs) if need == chunks]
+            for start in range(0, len(alike), BATCH):
+                yield alike[start : start + BATCH], chunks
+
+    def _draw_latents(
+        self,
+        prompts: Sequence[str],
+        negative: str,
+        chunks: int,
+        seeds: Sequence[int],
+        size: tuple[int, int],
+        prior: Settings,
+        timer: _Timer,
+        callback: Progress | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Stage C: latents (B, 16, h, w) for the prompts, and their pooled embeddings (B, 1, P) for Stage B."""
         stage_c = self.components.stage_c
-        length = max(positive.hidden.shape[1], against.hidden.shape[1])
-        conditions, unconditional = (
-            stage_c.encode_conditions(_lengthen(each.hidden, length), each.pooled) for each in (positive, against)
-        )
-        return conditions, unconditional, positive.pooled
+        with timer.part("text"):
+            positive = self.components.text.encode(prompts, chunks)
+            conditions = stage_c.encode_conditions(positive.hidden, positive.pooled)
+            unconditional = None
+            if prior.guidance != 1:
+                against = self.components.text.encode([negative], chunks)
+                unconditional = stage_c.encode_conditions(against.hidden, against.pooled)
+        width, height = (math.ceil(side / self.drawing.compression) for side in size)
+        shape = (len(prompts), stage_c.config.trunk.in_channels, height, width)
+        parametrisation = self.components.parametrisation("stage_c")
+        own = [derive_seed(seed, 0) for seed in seeds]
+        with timer.part("stage_c"):
+            watch = self._watch(callback, "c")
+            latents = draw(stage_c, shape, conditions, unconditional, parametrisation, prior, own, watch)
+        return latents, positive.pooled
 
     def _decode(
         self,
@@ -217,54 +193,63 @@ class Cascade:
         timer: _Timer,
         callback: Progress | None,
     ) -> Tensor:
-        """(B, 3, H, W) in [0, 1] for `size` (H, W): drawn large enough for all latents, the middle cut out."""
+        """(B, 3, H, W) for `size` (H, W): Stage B and A draw all that the latents cover, and the middle is cut out."""
         stage_b, stage_a = self.components.stage_b, self.components.stage_a
         height, width = (8 * math.ceil(side * self.drawing.compression / 8) for side in latents.shape[-2:])
-        inner = (height // 4, width // 4)
+        inner = (max(height, size[0]) // 4, max(width, size[1]) // 4)
         conditions = stage_b.encode_conditions(latents, pooled, size=inner)
         shape = (len(latents), stage_b.config.trunk.in_channels, *inner)
         settings = Settings(self.drawing.decoder_sampler, self.drawing.decoder_steps)
         parametrisation = self.components.parametrisation("stage_b")
-        on_step = None if callback is None else lambda step, steps, x0: callback("b", step, steps, None)
-        drawn = draw(stage_b, shape, conditions, None, parametrisation, settings, _stage_seeds(seeds, 1), on_step)
-        timer.lap("stage_b")
-        pixels = stage_a.decode(drawn.to(self.components.dtype)).float().cpu()
-        timer.lap("stage_a")
+        own = [derive_seed(seed, 1) for seed in seeds]
+        with timer.part("stage_b"):
+            watch = self._watch(callback, "b", latents)
+            drawn = draw(stage_b, shape, conditions, None, parametrisation, settings, own, watch)
+        with timer.part("stage_a"):
+            pixels = stage_a.decode(drawn).float().cpu()
         top, left = (pixels.shape[-2] - size[0]) // 2, (pixels.shape[-1] - size[1]) // 2
         return pixels[..., top : top + size[0], left : left + size[1]]
 
-    def _watch(self, callback: Progress | None) -> OnStep | None:
+    def _watch(self, callback: Progress | None, stage: str, latents: Tensor | None = None) -> OnStep | None:
+        """Carries a sampler's steps to `callback`; the preview shows `latents`, or else the current estimate of x0."""
         if callback is None:
             return None
 
         def on_step(step: int, steps: int, x0: Tensor) -> None:
-            preview = self.components.previewer(x0[:1].to(self.components.dtype))[0]
-            callback("c", step, steps, to_image(preview))
+            shown = (x0 if latents is None else latents)[:1]
+            callback(stage, step, steps, lambda: to_image(self.components.previewer(shown)[0]))
 
         return on_step
 
+    def _recipe(
+        self, prompt: str, negative: str, seed: int, size: tuple[int, int], prior: Settings
+    ) -> dict[str, Any]:
+        return {
+            "littlecascade": __version__,
+            "model": self.components.model.name,
+            "model_digest": self.components.model.digest,
+            "prompt": prompt,
+            "negative": negative,
+            "seed": seed,
+            "size": list(size),
+            "steps": prior.steps,
+            "sampler": prior.sampler,
+            "guidance": prior.guidance,
+            "precision": str(self.components.dtype).removeprefix("torch."),
+        }
+
 
 class _Timer:
-    """Seconds by part, each from the end of the one before."""
+    """Seconds by part, summed over batches."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
 
-    def lap(self, part: str) -> None:
-        now = time.perf_counter()
-        self.seconds[part], self._last = now - self._last, now
-
-
-def _stage_seeds(seeds: Sequence[int], stage: int) -> list[int]:
-    """Seeds of one stage's noise: unrelated to those of the other stage."""
-    return [derive_seed(seed, stage) for seed in seeds]
-
-
-def _lengthen(hidden: Tensor, length: int) -> Tensor:
-    """(B, T, W) repeated along T up to `length`, so that prompts of several chunks pair with shorter ones."""
-    repeats = math.ceil(length / hidden.shape[1])
-    return hidden.repeat(1, repeats, 1)[:, :length]
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def _pad(pixels: Tensor, multiple: int) -> Tensor:
