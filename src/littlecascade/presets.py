@@ -197,7 +197,7 @@ _OFFICIAL_NAMES = {"1B": "lite", "700M": "lite", "3.6B": "full", "3B": "full"}
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of a size, by our name or by the official `model_version` (1B and 3.6B for Stage C, 700M and 3B for B).
+    """The preset of a size, by our name or by the official `model_version` (Stage C: 1B, 3.6B; Stage B: 700M, 3B).
 
     Raises `InputError` for a name that is neither.
     """

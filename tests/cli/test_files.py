@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from littlecascade.cli.files import open_picture, plan_outputs, stem_of
+from littlecascade.cli.files import plan_outputs, stem_of
+from littlecascade.data.pixels import open_picture
 from littlecascade.errors import InputError
 
 
@@ -93,5 +94,5 @@ def test_missing_and_broken_pictures_are_told(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:500])
     with pytest.raises(InputError, match="can't be read"):
         open_picture(broken)
-    with pytest.raises(InputError, match="there is no picture"):
+    with pytest.raises(InputError, match="There is no picture"):
         open_picture(tmp_path / "missing.png")

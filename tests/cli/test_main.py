@@ -28,7 +28,7 @@ class FakeCascade:
     def generate(self, prompts, *, n, callback, **settings):
         self.asked.update(prompts=prompts, n=n, **settings)
         count = len(prompts) * n
-        callback("c", 1, 1, None)
+        callback("c", 1, 1, lambda: Image.new("RGB", (1, 1)))
         images = [Image.new("RGB", (1, 1), (index, 0, 0)) for index in range(count)]
         return SimpleNamespace(
             images=images, recipes=[{"prompt": prompts[i // n], "index": i, "model_digest": "ab"} for i in range(count)]
@@ -129,7 +129,7 @@ def test_train_passes_its_arguments_on(folder: Path | None, said: str, monkeypat
         ("generate x --guidance nan", "not a number of at least 0"),
         ("generate x -o x.jpg", "written as PNG"),
         ("generate --from missing.png", "there is no picture 'missing.png'"),
-        ("reconstruct missing.png", "there is no picture 'missing.png'"),
+        ("reconstruct missing.png", "There is no picture 'missing.png'"),
         ("train c", "CONFIG"),
         ("train c c.yaml --set lr", "not KEY=VALUE"),
         ("--vresion", "Did you mean '--version'?"),

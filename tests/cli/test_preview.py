@@ -81,7 +81,7 @@ def test_progress_is_a_bar_where_colours_are_missing(monkeypatch) -> None:
     monkeypatch.delenv("WT_SESSION", raising=False)
     stream = Terminal()
     with Progress(stream) as progress:
-        progress("c", 2, 8, picture([RED], [BLUE]))
+        progress("c", 2, 8, lambda: picture([RED], [BLUE]))
     assert stream.getvalue() == "Stage C ######.................. 2/8\n\x1b[1A\r\x1b[J"
 
 
@@ -91,9 +91,9 @@ def test_progress_shows_the_picture_unless_told_not_to(monkeypatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     shown, hidden = Terminal(), Terminal()
     for progress in (Progress(shown), Progress(hidden, pictures=False)):
-        progress("c", 8, 8, picture([RED], [BLUE]))
-        progress("b", 1, 8, None)
-    assert shown.getvalue().count("▀") == 2  # Stage B has no picture of its own: the last one stays
+        progress("c", 8, 8, lambda: picture([RED], [BLUE]))
+        progress("b", 1, 8, lambda: picture([RED], [BLUE]))
+    assert shown.getvalue().count("▀") == 2
     assert "▀" not in hidden.getvalue()
 
 

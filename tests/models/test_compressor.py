@@ -48,7 +48,7 @@ def randomise(model: Compressor, seed: int = 0) -> Compressor:
 
 
 def efficientnet(x: Tensor, tensors: Mapping[str, Tensor], config: CompressorConfig) -> Tensor:
-    """Tables 1 and 4 of the paper, read straight from the file's names: the reference for the backbone in evaluation."""
+    """Tables 1 and 4 of the paper, by the names of the file: the reference for the backbone in evaluation."""
 
     def conv_norm(x: Tensor, name: str, *, stride: int = 1, groups: int = 1, activate: bool = True) -> Tensor:
         weight = tensors[f"{name}.0.weight"].double()

@@ -21,7 +21,7 @@ def test_official_size(golden_keys) -> None:
 
 @pytest.mark.parametrize("widths", [(16,), (16, 8), (32, 16, 8, 8)])
 def test_is_the_official_stack(widths: tuple[int, ...]) -> None:
-    """By the file's names: 1x1, 3x3, then for each doubling a transposed 2x2 and a 3x3, all with GELU, then batch norm."""
+    """By the file's names: 1x1, 3x3, then a transposed 2x2 and a 3x3 per doubling, all with GELU and batch norm."""
     model = Previewer(PreviewerConfig(widths=widths)).double()
     for tensor in model.state_dict().values():
         if tensor.is_floating_point() and tensor.ndim == 1:

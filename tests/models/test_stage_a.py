@@ -155,7 +155,7 @@ def test_discriminator_judges_patches(config: DiscriminatorConfig, side: int) ->
 
 
 def test_discriminator_is_bound_in_its_gain() -> None:
-    """The largest singular value of each strided convolution's matrix is one, once the power iteration has converged."""
+    """The largest singular value of each strided convolution's matrix is one, once the iteration has converged."""
     torch.manual_seed(0)
     model = Discriminator(DiscriminatorConfig(width=16, depth=3))
     for _ in range(100):

@@ -58,6 +58,21 @@ def save_network(
     files.save(path, tensors, metadata)
 
 
+def read_config(role: str, path: Path) -> Any:
+    """The configuration stored in a network's file, None where there is none. Raises `InputError` for another role."""
+    metadata = files.metadata(path)
+    stored_role = metadata.get("role", role)
+    if stored_role != role:
+        raise InputError(f"{path} holds a {stored_role}, not a {role}.")
+    if "config" not in metadata:
+        return None
+    try:
+        values = json.loads(metadata["config"])
+    except ValueError as error:
+        raise InputError(f"{path}: the configuration it carries is not JSON ({error}).") from None
+    return from_dict(ROLES[role].config, values)
+
+
 def load_network(
     role: str,
     path: Path,
@@ -68,15 +83,10 @@ def load_network(
 ) -> Any:
     """Build the network of a file and give it the file's weights, in evaluation mode.
 
-    The configuration stored in the file counts; `config` is for files that carry none. `dtype` None keeps what is stored.
-    Raises `InputError` for a file of another role, without a configuration, or whose tensors do not fit.
+    The configuration stored in the file counts; `config` is for files that carry none. `dtype` None keeps what is
+    stored. Raises `InputError` for a file of another role, without a configuration, or whose tensors do not fit.
     """
-    metadata = files.metadata(path)
-    stored_role = metadata.get("role", role)
-    if stored_role != role:
-        raise InputError(f"{path} holds a {stored_role}, not a {role}.")
-    if "config" in metadata:
-        config = from_dict(ROLES[role].config, json.loads(metadata["config"]))
+    config = read_config(role, path) or config
     if config is None:
         raise InputError(f"{path} does not say how its {role} is built, and no size was named.")
     module = assign.build(

@@ -32,11 +32,21 @@ def add_parser(subparsers: Any, **keywords: Any) -> Parser:
         help="overrule a key of the configuration; may be given several times",
     )
     parser.add_argument("--max-minutes", metavar="M", type=values.number, help="stop, resumably, after this long")
+    parser.add_argument(
+        "--export",
+        action="store_true",
+        help="do not train: write the weights as they are at the last checkpoint, of a run that may still be going on",
+    )
     return parser
 
 
 def run(args: Namespace) -> int:
     """Train until the configuration's last update, or until the time is up; print the folder of the weights."""
+    if args.export:
+        from littlecascade.training.run import export
+
+        print(export(args.task, args.config, args.overrides))
+        return 0
     from littlecascade.training.run import train
 
     weights = train(args.task, args.config, args.overrides, args.max_minutes)

@@ -28,30 +28,34 @@ class TensorCache:
 
 
 @torch.no_grad()
-def cached(root: Path, name: str, key: str, count: int, compute: Callable[[range], Tensor], batch: int = 64) -> TensorCache:
+def cached(
+    root: Path, name: str, key: str, count: int, compute: Callable[[range], Tensor], batch: int = 64
+) -> TensorCache:
     """Open the cache `name` of this `key`, or fill it: `compute(rows)` gives the tensors of a range of rows.
 
     The key must tell apart whatever changes the result: the data, the networks' weights, the settings.
     A file that is there is complete: it is written under another name and renamed.
     """
+    if count < 1:
+        raise ValueError("a cache needs at least one row")
     path = root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if path.is_file():
         return TensorCache(path)
     root.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial.npy")
+    temporary = root / f".{path.stem}-{os.getpid()}.npy"
     output = None
-    for start in tqdm(range(0, count, batch), desc=f"caching {name}", disable=None):
-        rows = range(start, min(start + batch, count))
-        values = compute(rows).half().cpu().numpy()
-        if output is None:
-            shape = (count, *values.shape[1:])
-            output = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        output[rows.start : rows.stop] = values
-    if output is None:
-        raise ValueError("a cache needs at least one row")
-    output.flush()
-    del output
-    os.replace(temporary, path)
+    try:
+        for start in tqdm(range(0, count, batch), desc=f"caching {name}", disable=None):
+            rows = range(start, min(start + batch, count))
+            values = compute(rows).half().cpu().numpy()
+            if output is None:
+                shape = (count, *values.shape[1:])
+                output = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+            output[rows.start : rows.stop] = values
+        del output  # closes the file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return TensorCache(path)
 
 

@@ -6,9 +6,11 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from littlecascade.data.sources import Sample
 from littlecascade.errors import InputError
 
 FORMAT = 1  # part of the cache's key: raise it when decoding changes
+PIXELS, TABLE = "pixels.npy", "samples.json"
+READ_AHEAD = 512  # pictures that may wait in memory to be written
 
 
 def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
@@ -69,7 +73,7 @@ def decode(sample: Sample, size: int) -> np.ndarray[Any, Any]:
     try:
         with Image.open(io.BytesIO(sample.picture.read())) as image:
             return np.asarray(cover(to_rgb(image), size, size)).transpose(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a broken file makes Pillow's decoders raise almost anything
         raise InputError(f"{sample.name} can't be decoded: {error}") from None
 
 
@@ -77,7 +81,7 @@ def decode(sample: Sample, size: int) -> np.ndarray[Any, Any]:
 class PixelCache:
     """Decoded pictures on disk. `pixels` is a memory map of (N, 3, S, S) uint8; `captions` and `fields` go with it.
 
-    `broken` names what could not be decoded and why; those samples are not among the N.
+    `broken` names what could not be read and why; those samples are not among the N.
     """
 
     key: str
@@ -98,49 +102,64 @@ class PixelCache:
 def pixel_cache(samples: Sequence[Sample], size: int, root: Path) -> PixelCache:
     """Decode `samples` at size x size into a folder below `root`, or open the one that is there already.
 
-    The folder is named by a hash of what was read (file, offset, length, time of change) and of the size.
+    The folder is named by a hash of what was read (file, offset, length, time of change) and of the size. It appears
+    under its name when it is complete. Raises `InputError` if none of the pictures can be decoded.
     """
-    digest = hashlib.sha256(f"{FORMAT} {size}".encode())
-    stamps = {file: file.stat().st_mtime_ns for file in {sample.picture.file for sample in samples}}
-    for sample in samples:
-        digest.update(f"{sample.name} {sample.picture} {stamps[sample.picture.file]}".encode())
-    key = digest.hexdigest()[:16]
+    key = _fingerprint(samples, size)
     folder = root / f"pixels-{size}-{key}"
-    if not (folder / "samples.json").is_file():
+    if not (folder / TABLE).is_file():
         _fill(folder, samples, size)
-    table = json.loads((folder / "samples.json").read_text("utf-8"))
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    table = json.loads((folder / TABLE).read_text("utf-8"))
+    pixels = np.load(folder / PIXELS, mmap_mode="r")[: len(table["captions"])]
     return PixelCache(key, folder, pixels, table["captions"], table["fields"], table["broken"])
 
 
+def _fingerprint(samples: Sequence[Sample], size: int) -> str:
+    stamp = lru_cache(maxsize=None)(lambda file: file.stat().st_mtime_ns)
+    digest = hashlib.sha256(f"{FORMAT} {size}".encode())
+    for sample in samples:
+        beside = [member for member in (sample.text, sample.fields) if member and member.file != sample.picture.file]
+        members = (f"{member} {stamp(member.file)}" for member in (sample.picture, *beside))
+        digest.update(" ".join([sample.name, *members]).encode())
+    return digest.hexdigest()[:16]
+
+
 def _fill(folder: Path, samples: Sequence[Sample], size: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "pixels.partial.npy"
-    pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(samples), 3, size, size))
+    temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
+    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        table = _decode_all(samples, size, temporary / PIXELS)
+        (temporary / TABLE).write_text(json.dumps(table), "utf-8")
+        if not (folder / TABLE).is_file():  # another process may have been faster
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _decode_all(samples: Sequence[Sample], size: int, path: Path) -> dict[str, list[Any]]:
+    """Write what can be decoded to `path`, one row after another, and return the columns that go with it."""
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(samples), 3, size, size))
     table: dict[str, list[Any]] = {"captions": [], "fields": [], "broken": []}
-
-    def attempt(sample: Sample) -> np.ndarray[Any, Any] | InputError:
-        try:
-            return decode(sample, size)
-        except InputError as error:
-            return error
-
-    kept = 0
-    with ThreadPoolExecutor() as pool:
-        results = pool.map(attempt, samples)
-        for sample, result in tqdm(zip(samples, results), total=len(samples), desc="decoding", disable=None):
-            if isinstance(result, InputError):
-                table["broken"].append(str(result))
-                continue
-            pixels[kept] = result
-            table["captions"].append(sample.captions())
-            table["fields"].append(sample.metadata())
-            kept += 1
-    if kept == 0:
+    with ThreadPoolExecutor() as pool, tqdm(total=len(samples), desc="decoding", disable=None) as bar:
+        for start in range(0, len(samples), READ_AHEAD):
+            for result in pool.map(lambda sample: _attempt(sample, size), samples[start : start + READ_AHEAD]):
+                bar.update()
+                if isinstance(result, InputError):
+                    table["broken"].append(str(result))
+                    continue
+                pixels[len(table["captions"])], captions, fields = result
+                table["captions"].append(captions)
+                table["fields"].append(fields)
+    if not table["captions"]:
         raise InputError(f"None of the {len(samples)} pictures could be decoded; the first: {table['broken'][0]}")
     pixels.flush()
-    del pixels
-    os.replace(temporary, folder / "pixels.npy")
-    listing = folder / "samples.partial.json"
-    listing.write_text(json.dumps(table), "utf-8")
-    os.replace(listing, folder / "samples.json")
+    return table
+
+
+def _attempt(sample: Sample, size: int) -> tuple[np.ndarray[Any, Any], list[str], dict[str, Any]] | InputError:
+    """The sample's picture, captions and fields, or why it has to be left out."""
+    try:
+        return decode(sample, size), sample.captions(), sample.metadata()
+    except InputError as error:
+        return error

@@ -61,43 +61,42 @@ class Sample:
         return value
 
 
-def find_samples(where: str | Sequence[str], *, base: Path | None = None) -> list[Sample]:
+def find_samples(where: str | Sequence[str]) -> list[Sample]:
     """Every sample of a source, in a fixed order (by file name, then by position in the file).
 
     `where` is a folder of pictures or of tar shards, a tar file, a glob such as `train-*.tar`, or a list of these;
-    a `file:` prefix is allowed. Relative paths are tried against `base`, then against the working folder.
-    Raises `InputError` when a place is missing or holds no picture.
+    a `file:` prefix is allowed. Raises `InputError` when a place is missing, holds no picture, or is a broken tar file.
     """
-    places = [where] if isinstance(where, str) else list(where)
     samples: list[Sample] = []
-    for place in places:
-        found = [sample for path in _resolve(place, base) for sample in _scan(path)]
+    for place in [where] if isinstance(where, str) else where:
+        found = [sample for path in _resolve(place) for sample in _scan(path)]
         if not found:
             raise InputError(f"No picture in {place!r}: looked for {', '.join(sorted(PICTURE_SUFFIXES))} and .tar.")
         samples.extend(found)
     return samples
 
 
-def _resolve(place: str, base: Path | None) -> list[Path]:
-    text = place.removeprefix("file:")
-    tried: list[Path] = []
-    for root in [base, Path.cwd()] if base is not None else [Path.cwd()]:
-        path = root / Path(text).expanduser()
-        tried.append(path)
-        if path.exists():
-            return [path]
-        if any(mark in path.name for mark in "*?[") and (matches := sorted(path.parent.glob(path.name))):
-            return matches
-    parent = tried[-1].parent
-    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    looked = " and ".join(dict.fromkeys(str(path) for path in tried))
-    raise InputError(f"No data at {place!r}: looked for {looked}.{suggest(tried[-1].name, names)}")
+def matches(place: str) -> list[Path]:
+    """The files or folders that a place names, absolute and sorted: itself, or what its glob finds; none if there are none."""
+    path = Path(place.removeprefix("file:")).expanduser().absolute()
+    if path.exists():
+        return [path]
+    return sorted(path.parent.glob(path.name)) if any(mark in path.name for mark in "*?[") else []
+
+
+def _resolve(place: str) -> list[Path]:
+    found = matches(place)
+    if not found:
+        path = Path(place.removeprefix("file:")).expanduser().absolute()
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"No data at {place!r}: looked for {path}.{suggest(path.name, beside)}")
+    return found
 
 
 def _scan(path: Path) -> list[Sample]:
     if path.is_dir():
         files = sorted(entry for entry in path.rglob("*") if entry.is_file())
-        loose = group((str(file.relative_to(path)), Member(file, 0, file.stat().st_size)) for file in files)
+        loose = group((file.relative_to(path).as_posix(), Member(file, 0, file.stat().st_size)) for file in files)
         return loose + [sample for file in files if file.suffix == ".tar" for sample in _scan(file)]
     if path.suffix == ".tar":
         return group(_tar_members(path), prefix=f"{path.name}/")
@@ -112,15 +111,22 @@ def _tar_members(path: Path) -> Iterator[tuple[str, Member]]:
                     yield info.name, Member(path, info.offset_data, info.size)
     except tarfile.TarError as error:
         raise InputError(f"{path} is not a whole, uncompressed tar file ({error}).") from None
+    if path.stat().st_size % tarfile.BLOCKSIZE:
+        raise InputError(f"{path} is cut short: its size is no multiple of {tarfile.BLOCKSIZE} bytes.")
 
 
 def group(members: Iterable[tuple[str, Member]], prefix: str = "") -> list[Sample]:
-    """Join members that share a stem into samples, in the order in which their pictures appear."""
+    """Join members that share a stem into samples, in the order in which their pictures appear.
+
+    Hidden members are left out: some archivers add a `._name` beside each file.
+    """
     pictures: dict[str, tuple[str, Member]] = {}
     sidecars: dict[tuple[str, str], Member] = {}
     for name, member in members:
         path = PurePosixPath(name.replace("\\", "/"))
         stem, suffix = str(path.with_suffix("")), path.suffix.lower()
+        if path.name.startswith("."):
+            continue
         if suffix in PICTURE_SUFFIXES:
             pictures.setdefault(stem, (name, member))
         elif suffix in SIDECAR_SUFFIXES:

@@ -8,6 +8,7 @@ from typing import Self
 
 from littlecascade.diffusion.process import EPSILON, TARGETS, Target
 from littlecascade.diffusion.schedule import CosineSchedule
+from littlecascade.errors import InputError, suggest
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Parametrisation:
 
     @classmethod
     def from_notes(cls, notes: Mapping[str, str]) -> Self:
-        """What `notes` wrote; the official networks' where nothing was written."""
-        shift = float(notes.get("shift", "1"))
-        return cls(TARGETS[notes.get("target", EPSILON.name)], CosineSchedule(shift=shift))
+        """What `notes` wrote; the official networks' where nothing was written.
+
+        Raises `InputError` for a target that there isn't, as a newer version may have written it.
+        """
+        target, shift = notes.get("target", EPSILON.name), float(notes.get("shift", "1"))
+        if target not in TARGETS:
+            raise InputError(f"These weights predict {target!r}; known: {', '.join(TARGETS)}.{suggest(target, TARGETS)}")
+        return cls(TARGETS[target], CosineSchedule(shift=shift))

@@ -24,6 +24,13 @@ class LossWeight(nn.Module):
         """Learn from the unweighted losses `(B,)` of a step; a weight without state does nothing."""
 
 
+class Uniform(LossWeight):
+    """1 at every noise level: the choice for v, whose error is of one size at all of them."""
+
+    def forward(self, logsnr: Tensor) -> Tensor:
+        return torch.ones_like(logsnr)
+
+
 class P2(LossWeight):
     """`(k + SNR)^-gamma` (Choi et al. 2022, for the loss of epsilon): less weight where there is little noise."""
 
@@ -92,6 +99,7 @@ class AdaptiveWeight(LossWeight):
 
 
 WEIGHTS: dict[str, Callable[[Target], LossWeight]] = {
+    "uniform": lambda target: Uniform(),
     "p2": lambda target: P2(),
     "min_snr": MinSNR,
     "adaptive": lambda target: AdaptiveWeight(),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from littlecascade.errors import InputError, suggest
+
+Module = TypeVar("Module", bound=nn.Module)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -51,7 +54,7 @@ def _matmul_time(dtype: torch.dtype, size: int = 768, repeats: int = 4) -> float
     return min(times)
 
 
-def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def cast(module: Module, dtype: torch.dtype) -> Module:
     """Convert a module's weights in place; batch normalisation stays float32, whose running statistics need it."""
     for child in module.modules():
         kind = torch.float32 if isinstance(child, nn.modules.batchnorm._BatchNorm) else dtype

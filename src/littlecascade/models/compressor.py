@@ -23,8 +23,8 @@ class Compressor(nn.Module):
     """An EfficientNetV2 `backbone`, then `mapper`: a 1x1 convolution and a batch norm without scale and shift.
 
     in_channels: 3 for pictures; others reuse the backbone for other maps, which are taken as they are.
-    stochastic_depth: in training, the probability to leave out the last residual branch; it rises linearly from 0 at
-    the first block (Huang et al., 2016).
+    stochastic_depth: in training, the probability to leave out a residual branch, which rises linearly from 0 at the
+    first block to this after the last (Huang et al., 2016).
     """
 
     def __init__(self, config: CompressorConfig, *, in_channels: int = 3, stochastic_depth: float = 0.0) -> None:
@@ -39,7 +39,7 @@ class Compressor(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the convolutions, and so of the latents."""
-        return self.mapper[0].weight.dtype
+        return next(self.parameters()).dtype
 
     def initialise(self, generator: Generator | None = None) -> None:
         """Draw weights to train from scratch, the same ones from the same `generator`.
@@ -54,7 +54,7 @@ class Compressor(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: (B, 3, H, W) in [0, 1]. Returns latents (B, latent_channels, H / 32, W / 32), each side rounded up."""
+        """pixels: (B, 3, H, W) in [0, 1]. Returns latents (B, latent_channels, H / 32, W / 32), sides rounded up."""
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (_IMAGENET_MEAN, _IMAGENET_STD))
         x = ((pixels - mean) / std).to(self.dtype, memory_format=torch.channels_last)
         return self.mapper(self.backbone(x))
@@ -63,17 +63,15 @@ class Compressor(nn.Module):
 def _backbone(config: CompressorConfig, in_channels: int, stochastic_depth: float) -> nn.Sequential:
     blocks = {"fused": FusedMBConv, "mb": MBConv}
     total, number = sum(stage.depth for stage in config.stages), count()
-    layers: list[nn.Module] = [ConvNorm(in_channels, config.stem, 3, stride=2)]
-    for stage in config.stages:
-        layers.append(
-            nn.Sequential(
-                *(
-                    blocks[stage.kind](stage, first=index == 0, drop=stochastic_depth * next(number) / total)
-                    for index in range(stage.depth)
-                )
-            )
-        )
-    return nn.Sequential(*layers, ConvNorm(config.stages[-1].out_channels, config.head, 1))
+
+    def build(stage: StageSpec, index: int) -> nn.Module:
+        return blocks[stage.kind](stage, first=index == 0, drop=stochastic_depth * next(number) / total)
+
+    return nn.Sequential(
+        ConvNorm(in_channels, config.stem, 3, stride=2),
+        *(nn.Sequential(*(build(stage, index) for index in range(stage.depth))) for stage in config.stages),
+        ConvNorm(config.stages[-1].out_channels, config.head, 1),
+    )
 
 
 class ConvNorm(nn.Sequential):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -22,15 +24,16 @@ class Discriminator(nn.Module):
         doublings = min(config.depth - 1, 3)
         widths = [config.width >> max(doublings - index, 0) for index in range(config.depth)]
         layers: list[nn.Module] = [_strided(config.in_channels, widths[0]), nn.LeakyReLU(0.2)]
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             layers += [_strided(narrow, wide), nn.InstanceNorm2d(wide), nn.LeakyReLU(0.2)]
         self.encoder = nn.Sequential(*layers)
         self.shuffle = nn.Conv2d(config.width, 1, kernel_size=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: (B, 3, H, W) in [0, 1], sides over 2**depth. Returns logits (B, 1, H / 2**depth, W / 2**depth), rounded up.
+        """pixels: (B, 3, H, W) in [0, 1], sides over 2**depth. Returns logits (B, 1, H / 2**depth, W / 2**depth).
 
-        A positive logit means real. The official network ends in a sigmoid; losses on logits are better conditioned.
+        Sides are rounded up; a positive logit means real. The official network ends in a sigmoid; losses on
+        logits are better conditioned.
         """
         return self.shuffle(self.encoder(pixels))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +23,7 @@ class Previewer(nn.Module):
             *_activated(nn.Conv2d(config.latent_channels, first, kernel_size=1)),
             *_activated(nn.Conv2d(first, first, kernel_size=3, padding=1)),
         ]
-        for wide, narrow in zip(config.widths, config.widths[1:], strict=False):
+        for wide, narrow in pairwise(config.widths):
             layers += _activated(nn.ConvTranspose2d(wide, narrow, kernel_size=2, stride=2))
             layers += _activated(nn.Conv2d(narrow, narrow, kernel_size=3, padding=1))
         self.blocks = nn.Sequential(*layers, nn.Conv2d(config.widths[-1], 3 * config.patch**2, kernel_size=1))
@@ -29,7 +31,7 @@ class Previewer(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the convolutions, and so of the pixels that come out."""
-        return self.blocks[0].weight.dtype
+        return next(self.parameters()).dtype
 
     def initialise(self, generator: Generator | None = None) -> None:
         """Draw weights to train from scratch, the same ones from the same `generator`."""

@@ -5,6 +5,8 @@ Architecture of Paella (Rampas, Pernias and Aubreville, 2022). Parameters bear t
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +20,7 @@ _EPS = 1e-6
 
 
 class ResBlock(nn.Module):
-    """x + g2 * depthwise(modulated norm of x), then x + g5 * channelwise(modulated norm of x); (B, C, H, W) to the same.
+    """x + g2 * depthwise(modulated norm of x), then x + g5 * channelwise(modulated norm of x), for x: (B, C, H, W).
 
     The six `gammas` are scalars: scale and shift after each norm (g0, g1 and g3, g4), and each branch's gain (g2, g5).
     They are multiplied into the weights next to them rather than into the activations, which are far larger.
@@ -32,20 +34,22 @@ class ResBlock(nn.Module):
 
     def initialise(self, gain: float, generator: Generator | None) -> None:
         """Xavier-uniform weights, no bias, `gain` for both branches."""
-        for layer in (self.depthwise[1], self.channelwise[0], self.channelwise[2]):
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-            nn.init.zeros_(layer.bias)
+        for parameter in (*self.depthwise.parameters(), *self.channelwise.parameters()):
+            if parameter.ndim == 1:
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.xavier_uniform_(parameter, generator=generator)
         with torch.no_grad():
             self.gammas.copy_(torch.tensor([0.0, 0.0, gain, 0.0, 0.0, gain]))
 
     def forward(self, x: Tensor) -> Tensor:
         scale1, shift1, gain1, scale2, shift2, gain2 = self.gammas.unbind()
-        pad, conv = self.depthwise
-        expand, activation, project = self.channelwise
-        y = _modulated_norm(x.permute(0, 2, 3, 1), scale1, shift1).permute(0, 3, 1, 2)
-        x = x + F.conv2d(pad(y), conv.weight * gain1, conv.bias * gain1, groups=conv.groups)
-        y = activation(expand(_modulated_norm(x.permute(0, 2, 3, 1), scale2, shift2)))
-        return x + F.linear(y, project.weight * gain2, project.bias * gain2).permute(0, 3, 1, 2)
+        weight, bias = self.depthwise[1].parameters()
+        y = self.depthwise[0](_modulated_norm(x.permute(0, 2, 3, 1), scale1, shift1).permute(0, 3, 1, 2))
+        x = x + F.conv2d(y, weight * gain1, bias * gain1, groups=x.shape[1])
+        weight, bias = self.channelwise[2].parameters()
+        y = self.channelwise[:2](_modulated_norm(x.permute(0, 2, 3, 1), scale2, shift2))
+        return x + F.linear(y, weight * gain2, bias * gain2).permute(0, 3, 1, 2)
 
 
 def _modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -57,7 +61,7 @@ def _modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 class StageA(nn.Module):
     """Encoder, quantiser and decoder. Pixels are in [0, 1]; decoded ones may lie a little outside.
 
-    Latents are the encoder's batch-normalised output divided by the config's `scale`; Stage B works on unquantised ones.
+    Latents are the encoder's batch-normalised output over the config's `scale`; Stage B works on unquantised ones.
     """
 
     def __init__(self, config: StageAConfig) -> None:
@@ -68,7 +72,7 @@ class StageA(nn.Module):
 
         self.in_block = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(3 * 4, widths[0], kernel_size=1))
         down: list[nn.Module] = [ResBlock(widths[0])]
-        for finer, coarser in zip(widths, widths[1:], strict=False):
+        for finer, coarser in pairwise(widths):
             down += [nn.Conv2d(finer, coarser, kernel_size=4, stride=2, padding=1), ResBlock(coarser)]
         down.append(nn.Sequential(nn.Conv2d(widths[-1], latent, kernel_size=1, bias=False), nn.BatchNorm2d(latent)))
         self.down_blocks = nn.Sequential(*down)
@@ -77,7 +81,7 @@ class StageA(nn.Module):
 
         up: list[nn.Module] = [nn.Sequential(nn.Conv2d(latent, widths[-1], kernel_size=1))]
         up += [ResBlock(widths[-1]) for _ in range(config.bottleneck_depth)]
-        for coarser, finer in zip(widths[::-1], widths[-2::-1], strict=False):
+        for coarser, finer in pairwise(reversed(widths)):
             up += [nn.ConvTranspose2d(coarser, finer, kernel_size=4, stride=2, padding=1), ResBlock(finer)]
         self.up_blocks = nn.Sequential(*up)
         self.out_block = nn.Sequential(nn.Conv2d(widths[0], 3 * 4, kernel_size=1), nn.PixelShuffle(2))
@@ -85,7 +89,7 @@ class StageA(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights, and so of the latents and pixels that come out."""
-        return self.out_block[0].weight.dtype
+        return next(self.parameters()).dtype
 
     def initialise(self, generator: Generator | None = None, *, gain: float = 0.5) -> None:
         """Draw weights to train from scratch, the same ones from the same `generator`.
@@ -120,7 +124,7 @@ class StageA(nn.Module):
         return quantised._replace(vectors=quantised.vectors / self.config.scale)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """latents: (B, latent_channels, h, w), quantised or not. Returns pixels (B, 3, h * 2**levels, w * 2**levels)."""
+        """latents: (B, latent_channels, h, w), quantised or not. Returns pixels (B, 3, H, W) as `encode` takes."""
         x = latents.to(self.dtype, memory_format=torch.channels_last) * self.config.scale
         return self.out_block(self.up_blocks(x))
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from littlecascade.data.sources import matches
 from littlecascade.errors import InputError, suggest
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -20,12 +21,17 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class RunConfig(BaseModel):
-    """What every task understands."""
+    """What every task understands.
+
+    `fixed` names the keys that a run keeps for good: another network, other data or another thing to predict is another
+    run. All other keys, such as the learning rate or the number of updates, may change when a run goes on.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    fixed: ClassVar[frozenset[str]] = frozenset({"model_version", "seed", "optimizer", "webdataset_path", "image_size"})
 
     # the run
-    experiment_id: str
+    experiment_id: Annotated[str, Field(min_length=1)]
     output_path: Path = Path("runs")
     model_version: str = "tiny"
     seed: int = 0  # ours
@@ -68,13 +74,14 @@ class RunConfig(BaseModel):
 
     @property
     def cache_folder(self) -> Path:
+        """Where decoded pictures and the outputs of frozen networks are kept; runs may share it."""
         return self.cache_path or self.output_path / "cache"
 
     def check(self) -> None:
         """Raise `InputError` for settings that contradict each other."""
         if self.batch_size % self.grad_accum_steps:
             down = self.batch_size - self.batch_size % self.grad_accum_steps
-            choices = [size for size in (down, down + self.grad_accum_steps) if size]
+            choices = [size for size in (down, down + self.grad_accum_steps) if size > 0]
             raise InputError(
                 f"batch_size {self.batch_size} does not divide into grad_accum_steps {self.grad_accum_steps} "
                 f"micro-batches; the nearest that do: {' and '.join(map(str, choices))}."
@@ -92,6 +99,11 @@ class StageARun(RunConfig):
     adversarial_start: Share = 0.5
     stage_a_checkpoint_path: Path | None = None
 
+    def check(self) -> None:
+        super().check()
+        if self.crop > self.image_size:
+            raise InputError(f"crop {self.crop} is larger than image_size {self.image_size}; make it at most that.")
+
 
 class CompressorRun(RunConfig):
     """The semantic compressor with its previewer. All keys below are ours."""
@@ -105,6 +117,8 @@ class CompressorRun(RunConfig):
 class TextRun(RunConfig):
     """The text tower, taught by the sentence embeddings of a teacher. All keys below are ours."""
 
+    fixed: ClassVar[frozenset[str]] = RunConfig.fixed | {"teacher_path", "tokenizer_path"}
+
     webdataset_path: str | list[str] = []
     image_size: PositiveInt = 128
     teacher_path: Path
@@ -115,12 +129,19 @@ class TextRun(RunConfig):
 class ImageRun(RunConfig):
     """The image tower, taught to land where the text tower puts the caption. All keys below are ours."""
 
+    fixed: ClassVar[frozenset[str]] = RunConfig.fixed | {"text_path"}
+
     text_path: Path
     temperature: PositiveFloat = 0.05
 
 
 class DiffusionRun(RunConfig):
     """What Stage B and Stage C share."""
+
+    fixed: ClassVar[frozenset[str]] = RunConfig.fixed | {
+        *("adaptive_loss_weight", "edm_objective", "objective", "shift"),
+        *("text_path", "effnet_checkpoint_path"),
+    }
 
     adaptive_loss_weight: bool = False
     edm_objective: bool = False
@@ -136,6 +157,10 @@ class DiffusionRun(RunConfig):
 
 
 class StageBRun(DiffusionRun):
+    """Semantic latents to Stage A's latents."""
+
+    fixed: ClassVar[frozenset[str]] = DiffusionRun.fixed | {"stage_a_checkpoint_path"}
+
     stage_a_checkpoint_path: Path
     effnet_dropout: Share = 0.1  # ours, the official constant
     effnet_noise: Annotated[float, Field(ge=0)] = 0.0  # ours
@@ -144,6 +169,10 @@ class StageBRun(DiffusionRun):
 
 
 class StageCRun(DiffusionRun):
+    """Captions, and now and then pictures, to semantic latents."""
+
+    fixed: ClassVar[frozenset[str]] = DiffusionRun.fixed | {"image_path"}
+
     image_path: Path | None = None  # ours
     image_share: Share = 0.1  # ours, the official constant
     previewer_checkpoint_path: Path | None = None
@@ -157,37 +186,50 @@ def load_config(cls: type[Config], path: Path, overrides: Sequence[str] = ()) ->
     """Read a YAML file as `cls`; `overrides` are `key=value` with the value in YAML.
 
     Paths in the file are taken relative to the file's folder if something is there, else to the working folder.
+    Raises `InputError` for a file that can't be read, for anything `parse_config` refuses, and for contradictions.
     """
     try:
         text = path.read_text("utf-8")
-    except OSError as error:
-        raise InputError(f"Can't read the configuration {path}: {error.strerror or error}.") from None
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Can't read the configuration {path}: {error}.") from None
+    values = _read_yaml(text, str(path))
+    if values is None:
+        values = {}
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}; a run configuration is `key: value` lines.")
+    values, lines = cast(dict[str, Any], values), _lines(text)
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise InputError(f"--set {override!r}: expected key=value.")
-        values[key.strip()] = yaml.safe_load(value)
-    config = parse_config(cls, values, source=str(path), lines=_lines(text))
+        values[key.strip()] = _read_yaml(value, f"--set {override!r}")
+        lines.pop(key.strip(), None)
+    config = parse_config(cls, values, source=str(path), lines=lines)
     config = _relative_to(config, path.resolve().parent)
     config.check()
     return config
 
 
 def parse_config(
-    cls: type[Config], values: Mapping[str, Any], *, source: str = "configuration", lines: Mapping[str, int] | None = None
+    cls: type[Config],
+    values: Mapping[str, Any],
+    *,
+    source: str = "configuration",
+    lines: Mapping[str, int] | None = None,
 ) -> Config:
-    """Check `values` against `cls`; every problem is listed in one `InputError`."""
+    """Check `values` against `cls`; every problem is listed in one `InputError`, with its line where `lines` knows it."""
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
         problems = [_explain(cls, problem, lines or {}) for problem in error.errors()]
         raise InputError("\n".join([f"{source} can't be used:", *(f"  {problem}" for problem in problems)])) from None
+
+
+def _read_yaml(text: str, source: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source} is not valid YAML: {error}") from None
 
 
 def _explain(cls: type[RunConfig], problem: Any, lines: Mapping[str, int]) -> str:
@@ -201,17 +243,24 @@ def _explain(cls: type[RunConfig], problem: Any, lines: Mapping[str, int]) -> st
 
 
 def _lines(text: str) -> dict[str, int]:
-    node = yaml.compose(text)
+    """The line, from 1, on which each key of a mapping stands."""
+    node = cast(object, yaml.compose(text))  # pyright: ignore[reportUnknownMemberType]
     if not isinstance(node, yaml.MappingNode):
         return {}
-    return {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+    pairs = cast(list[tuple[yaml.Node, yaml.Node]], node.value)
+    return {str(key.value): key.start_mark.line + 1 for key, _ in pairs}
 
 
 def _relative_to(config: Config, folder: Path) -> Config:
     """Paths that exist below the configuration's own folder point there; all others stay as they are."""
-    found = {
-        name: folder / value
-        for name, value in config
-        if isinstance(value, Path) and not value.is_absolute() and (folder / value).exists() and name != "output_path"
+
+    def move(place: str) -> str:
+        below = folder / place.removeprefix("file:")
+        return str(below) if matches(str(below)) else place
+
+    moved: dict[str, Any] = {
+        name: Path(move(str(value))) for name, value in config if isinstance(value, Path) and name != "output_path"
     }
-    return config.model_copy(update=found)
+    data = config.webdataset_path
+    moved["webdataset_path"] = move(data) if isinstance(data, str) else [move(place) for place in data]
+    return config.model_copy(update=moved)

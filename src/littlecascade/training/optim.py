@@ -98,13 +98,18 @@ class MasterOptimizer:
 
 
 def is_hidden_matrix(name: str, tensor: Tensor) -> bool:
-    """Whether Muon should own a tensor: matrices between hidden layers, neither embeddings nor the first or last layer."""
+    """Whether Muon should own a tensor: a matrix or a dense convolution between hidden layers.
+
+    Embeddings, first and last layers, depthwise convolutions and vectors are AdamW's.
+    """
     edges = ("embedding", "clf", "in_block", "out_block")
-    return tensor.ndim == 2 and min(tensor.shape) > 1 and not any(edge in name for edge in edges)
+    return tensor.ndim in (2, 4) and min(tensor.shape[:2]) > 1 and not any(edge in name for edge in edges)
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: the update of a matrix is the nearest semi-orthogonal matrix to its momentum.
+
+    A convolution's weight (out, in, height, width) counts as a matrix of one row per output channel.
 
     Jordan et al. 2024, "Muon: an optimizer for hidden layers"; the scale 0.2 sqrt(max(rows, columns)) of Liu et al. 2025,
     "Muon is scalable for LLM training", gives updates the size that AdamW's have, so both share one learning rate.
@@ -124,9 +129,10 @@ class Muon(torch.optim.Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                 momentum: Tensor = state["momentum_buffer"]
                 momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                update = orthogonalise(parameter.grad.lerp(momentum, group["momentum"]))
+                update = orthogonalise(parameter.grad.lerp(momentum, group["momentum"]).flatten(1))
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-0.2 * group["lr"] * math.sqrt(max(parameter.shape)))
+                size = -0.2 * group["lr"] * math.sqrt(max(update.shape))
+                parameter.add_(update.view_as(parameter), alpha=size)
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:

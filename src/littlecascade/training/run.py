@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+import torch
+
 from littlecascade.errors import InputError, suggest
 from littlecascade.training import config as configs
 from littlecascade.training.loop import Trainer
@@ -42,11 +44,40 @@ def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minut
 
     Raises `InputError` for an unknown task and for whatever is wrong with the configuration, the data or the weights.
     """
-    if task not in TASKS:
-        raise InputError(f"Unknown kind of training {task!r}; there are {', '.join(TASKS)}.{suggest(task, TASKS)}")
-    entry = TASKS[task]
-    config = configs.load_config(entry.config, config_path, overrides)
+    entry, config = _open(task, config_path, overrides)
     folder = RunFolder(config.folder)
     folder.open(config.model_dump(mode="json"))
     trainer = Trainer(entry.build(config), config, folder)
     return folder.export_folder if trainer.run(max_minutes) else None
+
+
+@torch.no_grad()
+def export(task: str, config_path: Path, overrides: Sequence[str] = ()) -> Path:
+    """Write the averaged weights of a run's last checkpoint, in full precision until they are stored; returns the folder.
+
+    The run need not be finished, and may be going on meanwhile. Raises `InputError` as `train` does, and for a run
+    without a checkpoint.
+    """
+    entry, config = _open(task, config_path, overrides)
+    folder = RunFolder(config.folder)
+    checkpoint = folder.peek()
+    if checkpoint is None:
+        raise InputError(f"Nothing to export: there is no {folder.state_path}. It is written every save_every updates.")
+    built = entry.build(config)
+    for phase in built.phases:
+        for prefix, module in phase.modules.items():
+            module.float().eval()
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(checkpoint.tensors[f"ema.{prefix}.{name}"])
+            for name, buffer in module.named_buffers():
+                buffer.copy_(checkpoint.tensors[f"buffer.{prefix}.{name}"])
+    built.export(folder.export_folder)
+    return folder.export_folder
+
+
+def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
+    if task not in TASKS:
+        raise InputError(f"Unknown kind of training {task!r}; there are {', '.join(TASKS)}.{suggest(task, TASKS)}")
+    entry = TASKS[task]
+    return entry, configs.load_config(entry.config, config_path, overrides)

@@ -62,13 +62,16 @@ class RunFolder:
 
     def load(self) -> Checkpoint | None:
         """The last checkpoint, or None for a run that has none; metrics that came after it are dropped."""
+        checkpoint = self.peek()
+        self._keep_metrics(0 if checkpoint is None else checkpoint.step)
+        return checkpoint
+
+    def peek(self) -> Checkpoint | None:
+        """The last checkpoint, or None; changes nothing in the folder, so that the run may be going on meanwhile."""
         if not self.state_path.is_file():
-            self._keep_metrics(0)
             return None
         metadata = files.metadata(self.state_path)
-        step = int(metadata["step"])
-        self._keep_metrics(step)
-        return Checkpoint(step, int(metadata["skipped"]), files.load(self.state_path))
+        return Checkpoint(int(metadata["step"]), int(metadata["skipped"]), files.load(self.state_path))
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the metrics."""
