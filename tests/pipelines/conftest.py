@@ -26,7 +26,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         TINY.stage_c.trunk, widths=(32, 32), heads=(2, 2), cond_width=32, down_depths=(1, 1), up_depths=(1, 1)
     )
     decoder = replace(
-        TINY.stage_b.trunk, widths=(16, 24, 32), heads=(0, 0, 2), cond_width=24, down_depths=(1, 1, 1), up_depths=(1, 1, 1)
+        TINY.stage_b.trunk,
+        widths=(16, 24, 32),
+        heads=(0, 0, 2),
+        cond_width=24,
+        down_depths=(1, 1, 1),
+        up_depths=(1, 1, 1),
     )
     configs = {
         "stage_a": StageAConfig(bottleneck_depth=1, width=32, codebook_size=64),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from littlecascade.checkpoint import assign, files
 from littlecascade.errors import InputError
@@ -28,12 +28,15 @@ from littlecascade.models.stage_a import StageA
 from littlecascade.models.stage_b import StageB
 from littlecascade.models.stage_c import StageC
 
+Network: TypeAlias = StageA | StageB | StageC | Compressor | Previewer
+"""All have a `config`, a `dtype`, and `initialise(generator)` to draw weights for training from scratch."""
+
 
 @dataclass(frozen=True)
 class Role:
     """A part of the cascade: its network, its configuration's class, and the official name of its file."""
 
-    network: Callable[[Any], nn.Module]
+    network: type[Network]
     config: type[Any]
     file: str
 
@@ -48,7 +51,7 @@ ROLES: Mapping[str, Role] = {
 
 
 def save_network(
-    role: str, module: nn.Module, path: Path, *, dtype: torch.dtype, notes: Mapping[str, str] | None = None
+    role: str, module: Network, path: Path, *, dtype: torch.dtype, notes: Mapping[str, str] | None = None
 ) -> None:
     """Write a network's weights in `dtype` with its role and configuration, and `notes` such as its training's."""
     metadata = {"role": role, "config": json.dumps(to_dict(module.config)), **(notes or {})}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from littlecascade.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 _OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 _LONGEST_STEM = 50  # characters, so that four bytes each still make a file name

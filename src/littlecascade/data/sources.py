@@ -77,7 +77,7 @@ def find_samples(where: str | Sequence[str]) -> list[Sample]:
 
 
 def matches(place: str) -> list[Path]:
-    """The files or folders that a place names, absolute and sorted: itself, or what its glob finds; none if there are none."""
+    """The files or folders that a place names, absolute and sorted: itself, or what its glob finds, if anything."""
     path = Path(place.removeprefix("file:")).expanduser().absolute()
     if path.exists():
         return [path]

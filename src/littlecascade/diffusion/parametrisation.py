@@ -30,5 +30,7 @@ class Parametrisation:
         """
         target, shift = notes.get("target", EPSILON.name), float(notes.get("shift", "1"))
         if target not in TARGETS:
-            raise InputError(f"These weights predict {target!r}; known: {', '.join(TARGETS)}.{suggest(target, TARGETS)}")
+            raise InputError(
+                f"These weights predict {target!r}; known: {', '.join(TARGETS)}.{suggest(target, TARGETS)}"
+            )
         return cls(TARGETS[target], CosineSchedule(shift=shift))

@@ -20,7 +20,9 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
-        raise InputError(f"Unknown device {name!r}; there are auto, cpu and cuda.{suggest(name, ['auto', 'cpu', 'cuda'])}")
+        raise InputError(
+            f"Unknown device {name!r}; there are auto, cpu and cuda.{suggest(name, ['auto', 'cpu', 'cuda'])}"
+        )
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("No CUDA device: this PyTorch sees none. With --device cpu everything runs, more slowly.")
     return torch.device(name)
@@ -29,8 +31,8 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_dtype(precision: str, device: torch.device | str) -> torch.dtype:
     """The format named by `precision`, or for `auto` the fastest one that is safe for training on `device`.
 
-    On a GPU that is bfloat16 where the hardware has it. On a CPU a short measurement decides, since many accept bfloat16
-    and are slower with it.
+    On a GPU that is bfloat16 where the hardware has it. On a CPU a short measurement decides, since many accept
+    bfloat16 and are slower with it.
     """
     if precision in DTYPES:
         return DTYPES[precision]

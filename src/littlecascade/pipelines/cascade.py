@@ -29,7 +29,7 @@ Preview = Callable[[], Image.Image]
 """Makes a small picture of what is being drawn; costs time only when called."""
 
 Progress = Callable[[str, int, int, Preview], None]
-"""Called after each step with the stage ("c" or "b"), the number of the step (from 1) and of the steps, and a preview."""
+"""Called after each step with the stage ("c" or "b"), the step's number (from 1), how many there are, and a preview."""
 
 MAX_SEED = 2**63 - 1
 BATCH = 8  # pictures that are drawn at a time
@@ -78,7 +78,7 @@ class Cascade:
         seed = secrets.randbelow(2**32) if seed is None else seed
         if not 0 <= seed <= MAX_SEED - len(prompts):
             raise InputError(f"Seed {seed} is out of range: whole numbers from 0 to {MAX_SEED - len(prompts)}.")
-        size = self._check_size(size or (self.drawing.image_size,) * 2)
+        size = self._check_size(size or (self.drawing.image_size, self.drawing.image_size))
         prior = self._prior(sampler=sampler, steps=steps, guidance=guidance)
         seeds = [seed + number for number in range(len(prompts))]
 
@@ -221,9 +221,7 @@ class Cascade:
 
         return on_step
 
-    def _recipe(
-        self, prompt: str, negative: str, seed: int, size: tuple[int, int], prior: Settings
-    ) -> dict[str, Any]:
+    def _recipe(self, prompt: str, negative: str, seed: int, size: tuple[int, int], prior: Settings) -> dict[str, Any]:
         return {
             "littlecascade": __version__,
             "model": self.components.model.name,

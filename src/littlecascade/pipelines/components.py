@@ -52,7 +52,7 @@ class Model:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that tell this model's weights from others': a hash of each file's size and edges."""
+        """Sixteen hexadecimal digits that tell its weights from others': a hash of each file's size and edges."""
         digest = hashlib.sha256()
         for path in sorted(self.folder.rglob("*.safetensors")):
             size, edge = path.stat().st_size, 1 << 16

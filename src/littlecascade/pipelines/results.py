@@ -31,7 +31,7 @@ class Result:
 class Reconstruction:
     """A picture and what its semantic latents (1, 16, h, w) bring back of it.
 
-    psnr: in dB over all pixels. compression_factor: how many of the picture's values each value of the latents stands for.
+    psnr: in dB over all pixels. compression_factor: the picture's values per value of the latents.
     """
 
     original: Image.Image

@@ -17,6 +17,7 @@ from littlecascade.data.sources import matches
 from littlecascade.errors import InputError, suggest
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -46,11 +47,11 @@ class RunConfig(BaseModel):
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"  # ours
     optimizer: Literal["adamw", "muon"] = "adamw"  # ours
     weight_decay: Annotated[float, Field(ge=0)] = 0.01  # ours
-    betas: tuple[Share, Share] = (0.9, 0.95)  # ours
+    betas: tuple[Beta, Beta] = (0.9, 0.95)  # ours
     max_grad_norm: PositiveFloat = 1.0  # ours
     ema_start_iters: NonNegativeInt = 0
     ema_iters: PositiveInt = 10
-    ema_beta: Share = 0.99
+    ema_beta: Beta = 0.99
 
     # what is kept
     save_every: PositiveInt = 1000
@@ -217,7 +218,7 @@ def parse_config(
     source: str = "configuration",
     lines: Mapping[str, int] | None = None,
 ) -> Config:
-    """Check `values` against `cls`; every problem is listed in one `InputError`, with its line where `lines` knows it."""
+    """Check `values` against `cls`; one `InputError` lists every problem, with its line where `lines` knows it."""
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:

@@ -41,6 +41,6 @@ class Draws:
         return self.uniform() < share
 
     def spread(self) -> Tensor:
-        """(B,), even in [0, 1) and evenly spread over any run of positions (the additive recurrence of the golden ratio)."""
+        """(B,), even in [0, 1) and evenly spread over any run of positions: the golden ratio's additive recurrence."""
         points = torch.tensor(self.positions, dtype=torch.float64) * GOLDEN + self.offset
         return (points % 1).float()

@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class Ema:
-    """Averages of named tensors, float32. Before `start` updates the averages are plain copies."""
+    """Averages of named tensors, float32: every `every` updates they become `beta` averages + (1 - `beta`) weights.
+
+    Up to and including update number `start` they are plain copies.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor], *, beta: float, every: int, start: int) -> None:
         self.beta, self.every, self.start = beta, every, start

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from littlecascade.data.order import EpochOrder, derive_seed
+from littlecascade.errors import InputError
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
 from littlecascade.training.ema import Ema
@@ -29,8 +30,9 @@ LOG_EVERY = 10
 class Trainer:
     """Runs a task to its last update, or until told to stop; the same call goes on where the last one ended.
 
-    All random choices of update n derive from (seed, n), so there is no generator state to keep and a run that was killed
-    ends with the same weights, bit for bit, as one that was not.
+    All random choices of update n derive from (seed, n), so there is no generator state to keep and a run that was
+    killed ends with the same weights, bit for bit, as one that was not. Raises `InputError` if the folder's checkpoint
+    is of another network.
     """
 
     def __init__(self, task: Task, config: RunConfig, folder: RunFolder) -> None:
@@ -38,13 +40,13 @@ class Trainer:
         self.step = self.skipped = 0
         self.order = EpochOrder(task.count, config.seed)
         self.optimizers = {phase.name: MasterOptimizer(_parameters(phase), config) for phase in task.phases}
-        self.ema = Ema(self._weights(), beta=config.ema_beta, every=config.ema_iters, start=config.ema_start_iters)
+        self.ema = Ema(self._averaging(), beta=config.ema_beta, every=config.ema_iters, start=config.ema_start_iters)
         checkpoint = folder.load()
         if checkpoint is not None:
             self._restore(checkpoint)
 
     def run(self, max_minutes: float | None = None) -> bool:
-        """Train. True when the last update is done, False when the time was up first."""
+        """Train. True when the last update is done, False when stopped first, by time, Ctrl-C or a polite kill."""
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         config, log = self.config, _Log(self.folder)
         bar = tqdm(total=config.updates, initial=self.step, desc=config.experiment_id, disable=None, unit="step")
@@ -52,57 +54,54 @@ class Trainer:
             upcoming = pool.submit(self._fetch, self.step)
             while self.step < config.updates and time.monotonic() < deadline and not interrupted.is_set():
                 upcoming = self._update(upcoming, pool, log)
-                bar.update()
                 bar.set_postfix(log.latest, refresh=False)
-                if self.step % config.save_every == 0:
-                    backup = config.backup_every is not None and self.step % config.backup_every == 0
-                    self.save(backup=backup)
-                if self.step % (config.preview_every or config.save_every) == 0:
+                bar.update()
+                if self.step < config.updates and self.step % config.save_every == 0:
+                    self.save()
+                if self.step < config.updates and self.step % (config.preview_every or config.save_every) == 0:
                     self.preview()
+        log.flush(self.step)
         self.save()
-        if self.step < config.updates:
-            return False
-        with self.averaged():
-            self.task.export(self.folder.export_folder)
-        self.preview()
-        return True
+        finished = self.step >= config.updates
+        if finished:
+            with self.averaged():
+                self.task.export(self.folder.export_folder)
+            self.preview()
+        return finished
 
-    def save(self, *, backup: bool = False) -> None:
-        """Write a checkpoint of this moment."""
-        tensors = {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
-        tensors |= {f"buffer.{name}": tensor for name, tensor in self._buffers().items()}
-        tensors |= {f"task.{name}": tensor for name, tensor in self.task.extra_state().items()}
-        for phase, optimizer in self.optimizers.items():
-            tensors |= {f"optimizer.{phase}.{name}": tensor for name, tensor in optimizer.state_tensors().items()}
+    def save(self) -> None:
+        """Write a checkpoint of this moment, and a backup of it where one is due."""
+        tensors = {**self._tensors(), **self._moments()}
+        backup = self.config.backup_every is not None and self.step % self.config.backup_every == 0
         self.folder.save(Checkpoint(self.step, self.skipped, tensors), backup=backup)
 
     def preview(self) -> None:
         """Draw the task's preview with the averaged weights, and renew the report."""
-        modes = {module: module.training for phase in self.task.phases for module in phase.modules.values()}
-        with self.averaged(), torch.no_grad():
-            for module in modes:
-                module.eval()
+        with self.averaged():
             image = self.task.preview()
-        for module, training in modes.items():
-            module.train(training)
         if image is not None:
             image.save(self.folder.folder / f"preview-{self.step:06d}.png")
-        write_report(self.folder, self.config)
+        write_report(self.folder, self.config, self.task.broken)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within: the modules hold the averaged weights."""
-        parameters = self._parameters()
+        """Within: the modules hold the averaged weights and buffers, evaluate, and keep no gradients."""
+        tensors = {name: parameter for phase in self.task.phases for name, parameter in _parameters(phase).items()}
+        tensors |= self._statistics()
+        current = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        modes = {module: module.training for phase in self.task.phases for module in phase.modules.values()}
         with torch.no_grad():
-            weights = {name: parameter.clone() for name, parameter in parameters.items()}
-            for name, parameter in parameters.items():
-                parameter.copy_(self.ema.average[name])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, parameter in parameters.items():
-                    parameter.copy_(weights[name])
+            try:
+                for name, tensor in tensors.items():
+                    tensor.copy_(self.ema.average[name])
+                for module in modes:
+                    module.eval()
+                yield
+            finally:
+                for name, tensor in tensors.items():
+                    tensor.copy_(current[name])
+                for module, training in modes.items():
+                    module.train(training)
 
     def _update(self, upcoming: Future[list[Batch]], pool: ThreadPoolExecutor, log: _Log) -> Future[list[Batch]]:
         start = time.perf_counter()
@@ -115,30 +114,37 @@ class Trainer:
             if progress >= phase.start:
                 figures |= self._train_phase(phase, batches, progress)
         self.step += 1
-        self.ema.update(self._weights(), self.step)
+        self.ema.update(self._averaging(), self.step)
         seconds = time.perf_counter() - start
         figures |= {"seconds": seconds, "wait": waited / seconds, "skipped": float(self.skipped)}
         log.add(self.step, figures)
         return upcoming
 
     def _train_phase(self, phase: Phase, batches: list[Batch], progress: float) -> dict[str, float]:
+        """One step of one optimizer. Where the loss or the gradient is not finite it leaves everything as it was."""
         optimizer = self.optimizers[phase.name]
         optimizer.zero_grad()
-        figures: dict[str, float] = {}
-        total = 0.0
+        buffers = self._buffers()
+        before = {name: buffer.clone() for name, buffer in buffers.items()}
+        figures: dict[str, list[float]] = {"loss": []}
         for micro, batch in enumerate(batches):
             positions = self._positions(self.step, micro)
             torch.manual_seed(derive_seed(self.config.seed, positions[0]))  # for dropout inside the networks
             loss = self.task.loss(phase.name, batch, Draws(self.config.seed, positions, stream=1), progress)
             (loss.value / len(batches)).backward()
-            total += float(loss.value.detach()) / len(batches)
-            for name, value in loss.metrics.items():
-                figures[name] = figures.get(name, 0.0) + value / len(batches)
-        norm = optimizer.step(lr_scale(self.step, self.config, progress)) if math.isfinite(total) else math.nan
+            for name, value in {"loss": float(loss.value.detach()), **loss.metrics}.items():
+                figures.setdefault(name, []).append(value)
+        finite = all(map(math.isfinite, figures["loss"]))
+        norm = optimizer.step(lr_scale(self.step, self.config, progress)) if finite else math.nan
         if not math.isfinite(norm):
             self.skipped += 1
+            with torch.no_grad():
+                for name, buffer in buffers.items():
+                    buffer.copy_(before[name])
+        loss_value = sum(figures.pop("loss")) / len(batches)
         prefix = "" if len(self.task.phases) == 1 else f"{phase.name}_"
-        return figures | {f"{prefix}loss": total, f"{prefix}grad_norm": norm}
+        means = {name: _mean(values) for name, values in figures.items()}
+        return means | {f"{prefix}loss": loss_value, f"{prefix}grad_norm": norm}
 
     def _fetch(self, step: int) -> list[Batch]:
         """The micro-batches of an update; runs in a thread while the one before is computed."""
@@ -153,11 +159,13 @@ class Trainer:
         start = (step * self.config.grad_accum_steps + micro) * self.config.micro_batch
         return range(start, start + self.config.micro_batch)
 
-    def _parameters(self) -> dict[str, nn.Parameter]:
-        return {name: parameter for phase in self.task.phases for name, parameter in _parameters(phase).items()}
+    def _averaging(self) -> dict[str, Tensor]:
+        """What is averaged: the weights, and the statistics that batch normalisation gathered with them."""
+        weights = {name: tensor for optimizer in self.optimizers.values() for name, tensor in optimizer.masters.items()}
+        return weights | self._statistics()
 
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor for optimizer in self.optimizers.values() for name, tensor in optimizer.masters.items()}
+    def _statistics(self) -> dict[str, Tensor]:
+        return {name: buffer for name, buffer in self._buffers().items() if buffer.is_floating_point()}
 
     def _buffers(self) -> dict[str, Tensor]:
         return {
@@ -167,16 +175,43 @@ class Trainer:
             for key, buffer in module.named_buffers()
         }
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """What every checkpoint of this run holds, beside the optimizers' moments."""
+        tensors = {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
+        tensors |= {f"buffer.{name}": tensor for name, tensor in self._buffers().items()}
+        tensors |= {f"task.{name}": tensor for name, tensor in self.task.extra_state().items()}
+        for phase, optimizer in self.optimizers.items():
+            tensors |= {f"optimizer.{phase}.master.{name}": master for name, master in optimizer.masters.items()}
+        return tensors
+
+    def _moments(self) -> dict[str, Tensor]:
+        return {
+            f"optimizer.{phase}.{name}": tensor
+            for phase, optimizer in self.optimizers.items()
+            for name, tensor in optimizer.moments().items()
+        }
+
     @torch.no_grad()
     def _restore(self, checkpoint: Checkpoint) -> None:
+        self._check(checkpoint)
         self.step, self.skipped = checkpoint.step, checkpoint.skipped
+        for name, tensor in self._tensors().items():
+            tensor.copy_(checkpoint.tensors[name])
         for phase, optimizer in self.optimizers.items():
-            optimizer.load_state_tensors(_below(checkpoint, f"optimizer.{phase}."))
-        for name, tensor in _below(checkpoint, "ema.").items():
-            self.ema.average[name].copy_(tensor)
-        for name, buffer in self._buffers().items():
-            buffer.copy_(checkpoint.tensors[f"buffer.{name}"])
-        self.task.load_extra_state(_below(checkpoint, "task."))
+            optimizer.load_moments(_below(checkpoint, f"optimizer.{phase}."))
+            optimizer.publish()
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        """Raise `InputError` for the checkpoint of another network."""
+        own, stored = self._tensors(), checkpoint.tensors
+        missing = [name for name, tensor in own.items() if name not in stored or stored[name].shape != tensor.shape]
+        extra = [name for name in stored if name.startswith("ema.") and name not in own]
+        if missing or extra:
+            raise InputError(
+                f"{self.folder.state_path} is of another network: {len(missing)} tensors are missing or of another "
+                f"shape, {len(extra)} are too many (the first: {(missing + extra)[0]}). Start a new run with another "
+                "experiment_id."
+            )
 
 
 @contextmanager
@@ -201,7 +236,7 @@ def _deferred_interrupt() -> Iterator[threading.Event]:
 
 
 class _Log:
-    """Averages the figures of a few updates into one row of the metrics."""
+    """Averages the figures of a few updates into one row of the metrics. `latest`: for the progress bar."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -209,19 +244,27 @@ class _Log:
         self.latest: dict[str, str] = {}
 
     def add(self, step: int, figures: dict[str, float]) -> None:
+        """Take in the figures of update number `step`."""
         self.rows.append(figures)
         if step % LOG_EVERY == 0:
+            self.flush(step)
+        shown = {name: f"{value:.4g}" for name, value in figures.items() if name.endswith("loss")}
+        self.latest = shown | ({"skipped": f"{figures['skipped']:.0f}"} if figures["skipped"] else {})
+
+    def flush(self, step: int) -> None:
+        """Write a row of what came in since the last one; a mean of nothing finite is null."""
+        if self.rows:
             names = dict.fromkeys(name for row in self.rows for name in row)
             means = {name: _mean([row[name] for row in self.rows if name in row]) for name in names}
-            self.folder.log({"step": step, **means})
-            self.latest = {name: f"{value:.4g}" for name, value in means.items() if value is not None and "loss" in name}
+            finite = {name: value if math.isfinite(value) else None for name, value in means.items()}
+            self.folder.log({"step": step, **finite})
             self.rows.clear()
 
 
-def _mean(values: list[float]) -> float | None:
-    """The mean of the finite values; None (null in JSON) if there is none."""
+def _mean(values: list[float]) -> float:
+    """The mean of the finite values; NaN if there is none."""
     finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else None
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def _parameters(phase: Phase) -> dict[str, nn.Parameter]:

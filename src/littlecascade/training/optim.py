@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from littlecascade.training.config import RunConfig
 class MasterOptimizer:
     """AdamW, or Muon for matrices with AdamW for the rest, with gradient clipping and a finite check.
 
-    `step` returns the gradient's norm before clipping; where that is not finite nothing is changed.
+    Weight decay acts on matrices and kernels, not on biases, norms and other vectors.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], config: RunConfig) -> None:
@@ -29,26 +28,31 @@ class MasterOptimizer:
             name: parameter if parameter.dtype == torch.float32 else nn.Parameter(parameter.detach().float())
             for name, parameter in self.parameters.items()
         }
-        matrices = {
-            name for name, master in self.masters.items() if config.optimizer == "muon" and is_hidden_matrix(name, master)
-        }
-        decayed = [master for name, master in self.masters.items() if master.ndim > 1 and name not in matrices]
-        plain = [master for master in self.masters.values() if master.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        muon = config.optimizer == "muon"
+        self.matrices = {name: own for name, own in self.masters.items() if muon and is_hidden_matrix(name, own)}
+        rest = [master for name, master in self.masters.items() if name not in self.matrices]
+        groups = [
+            {"params": [master for master in rest if master.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [master for master in rest if master.ndim <= 1], "weight_decay": 0.0},
+        ]
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
         ]
-        if matrices:
-            chosen = [master for name, master in self.masters.items() if name in matrices]
-            self.optimizers.append(Muon(chosen, lr=config.lr, weight_decay=config.weight_decay))
+        if self.matrices:
+            self.optimizers.append(Muon(self.matrices.values(), lr=config.lr, weight_decay=config.weight_decay))
         self.lr = config.lr
 
     def zero_grad(self) -> None:
+        """Forget all gradients."""
         for parameter in self.parameters.values():
             parameter.grad = None
 
     @torch.no_grad()
     def step(self, lr_scale: float) -> float:
+        """Take in the gradients, at `lr_scale` times the learning rate.
+
+        Returns the gradient's norm before clipping; where that is not finite nothing is changed.
+        """
         for name, parameter in self.parameters.items():
             master = self.masters[name]
             if master is not parameter:
@@ -60,41 +64,34 @@ class MasterOptimizer:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * lr_scale
             optimizer.step()
+        self.publish()
+        return norm
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Copy the masters into the model's parameters, rounding them to its type."""
         for name, parameter in self.parameters.items():
             if self.masters[name] is not parameter:
                 parameter.copy_(self.masters[name])
-        return norm
 
-    def state_tensors(self) -> dict[str, Tensor]:
-        """Masters and moments by name: all that is needed to go on bit for bit."""
-        tensors = {f"master.{name}": master.detach() for name, master in self.masters.items()}
+    def moments(self) -> dict[str, Tensor]:
+        """The optimizers' own tensors, as `{moment}.{parameter}`; none before the first step."""
+        return {
+            f"{moment}.{name}": torch.as_tensor(value)
+            for name, master in self.masters.items()
+            for moment, value in self._owner(name).state.get(master, {}).items()
+        }
+
+    def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `moments` gave."""
         for name, master in self.masters.items():
-            for key, value in self._state_of(master).items():
-                tensors[f"{key}.{name}"] = torch.as_tensor(value)
-        return tensors
+            owner = self._owner(name)
+            moments = MOMENTS[type(owner)]
+            if all(f"{moment}.{name}" in tensors for moment in moments):
+                owner.state[master] = {moment: tensors[f"{moment}.{name}"].clone() for moment in moments}
 
-    @torch.no_grad()
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        names = {name: master for name, master in self.masters.items()}
-        for name, master in names.items():
-            master.copy_(tensors[f"master.{name}"])
-            self.parameters[name].copy_(master)
-            owner = self._owner(master)
-            keys = MOMENTS[type(owner)]
-            if all(f"{key}.{name}" in tensors for key in keys):
-                owner.state[master] = {key: tensors[f"{key}.{name}"].clone() for key in keys}
-
-    def _owner(self, master: Tensor) -> torch.optim.Optimizer:
-        return next(
-            optimizer
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for owned in group["params"]
-            if owned is master
-        )
-
-    def _state_of(self, master: Tensor) -> dict[str, Any]:
-        return self._owner(master).state.get(master, {})
+    def _owner(self, name: str) -> torch.optim.Optimizer:
+        return self.optimizers[1 if name in self.matrices else 0]
 
 
 def is_hidden_matrix(name: str, tensor: Tensor) -> bool:
@@ -111,11 +108,13 @@ class Muon(torch.optim.Optimizer):
 
     A convolution's weight (out, in, height, width) counts as a matrix of one row per output channel.
 
-    Jordan et al. 2024, "Muon: an optimizer for hidden layers"; the scale 0.2 sqrt(max(rows, columns)) of Liu et al. 2025,
-    "Muon is scalable for LLM training", gives updates the size that AdamW's have, so both share one learning rate.
+    Jordan et al. 2024, "Muon: an optimizer for hidden layers"; the scale 0.2 sqrt(max(rows, columns)) of Liu et al.
+    2025, "Muon is scalable for LLM training", gives updates the size of AdamW's, so that both share one learning rate.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -157,9 +156,9 @@ MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 
 
 def lr_scale(step: int, config: RunConfig, progress: float) -> float:
-    """The learning rate of update `step` (from 0) as a share of `lr`: linear warm-up, then the schedule.
+    """The learning rate of update `step` (from 0) as a share of `lr`: linear warm-up times the schedule.
 
-    `progress` in [0, 1] is how much of the run is done, by updates.
+    The schedules fall from 1 to 0.01 over the whole run. `progress` in [0, 1] is how much of it is done, by updates.
     """
     warmup = min(1.0, (step + 1) / config.warmup_updates) if config.warmup_updates else 1.0
     decay = {

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from littlecascade.training.config import RunConfig
 from littlecascade.training.runstate import RunFolder
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 56, 22
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 200, 56, 8, 22
+POINTS = 400  # of a curve, at most
+NAMED = 100  # broken samples that are listed
 STYLE = (
     "body{font:14px system-ui,sans-serif;margin:2em;max-width:1200px;color:#222}"
     "figure{display:inline-block;margin:0 1.5em 1.5em 0}figcaption{font-weight:600;margin-bottom:.3em}"
@@ -18,46 +20,64 @@ STYLE = (
 )
 
 
-def write_report(folder: RunFolder, config: RunConfig) -> None:
-    """Write `report.html` into the run's folder."""
-    rows = folder.metrics()
-    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name != "step"]
-    curves = "".join(
-        f"<figure><figcaption>{html.escape(name)}</figcaption>{curve(rows, name)}</figure>" for name in names
-    )
-    previews = sorted(folder.folder.glob("preview-*.png"), reverse=True)
-    pictures = "".join(
-        f'<figure><figcaption>{path.stem.removeprefix("preview-").lstrip("0") or "0"} updates</figcaption>'
-        f'<img src="{path.name}" alt="" loading="lazy"></figure>'
-        for path in previews
-    )
-    settings = "".join(
-        f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(value))}</td></tr>"
-        for key, value in config.model_dump(mode="json").items()
-    )
+def write_report(folder: RunFolder, config: RunConfig, broken: Sequence[str] = ()) -> None:
+    """Write `report.html` into the run's folder. `broken` says what of the data could not be read."""
     title = html.escape(config.experiment_id)
-    page = (
+    folder.write(
+        "report.html",
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-        f"<h1>{title}</h1>{curves}<h2>Pictures</h2>{pictures}<h2>Settings</h2><table>{settings}</table></html>"
+        f"<h1>{title}</h1>{_curves(folder.metrics())}<h2>Pictures</h2>{_pictures(folder.folder)}{_broken(broken)}"
+        f"<h2>Settings</h2>{_settings(config)}</html>",
     )
-    temporary = folder.folder / "report.partial.html"
-    temporary.write_text(page, "utf-8")
-    os.replace(temporary, folder.folder / "report.html")
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name != "step"]
+    return "".join(_figure(name, curve(rows, name)) for name in names)
+
+
+def _pictures(folder: Path) -> str:
+    previews = {int(path.stem.removeprefix("preview-")): path.name for path in folder.glob("preview-*.png")}
+    return "".join(
+        _figure(f"{step} updates", f'<img src="{previews[step]}" alt="" loading="lazy">')
+        for step in sorted(previews, reverse=True)
+    )
+
+
+def _broken(broken: Sequence[str]) -> str:
+    if not broken:
+        return ""
+    named = "".join(f"<li>{html.escape(line)}</li>" for line in broken[:NAMED])
+    more = f"<p>and {len(broken) - NAMED} more</p>" if len(broken) > NAMED else ""
+    return f"<h2>{len(broken)} left out of the data</h2><ul>{named}</ul>{more}"
+
+
+def _settings(config: RunConfig) -> str:
+    values = config.model_dump(mode="json").items()
+    rows = (f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(value))}</td></tr>" for key, value in values)
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _figure(caption: str, content: str) -> str:
+    return f"<figure><figcaption>{html.escape(caption)}</figcaption>{content}</figure>"
 
 
 def curve(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    """One metric over the updates as SVG, thinned to at most 400 points, each the mean of its stretch."""
+    """One metric over the updates as SVG, thinned to at most `POINTS` points, each the mean of its stretch.
+
+    The lowest value lies on the axis, `BOTTOM` above the lower edge, and the highest `TOP` below the upper one.
+    """
     points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     if not points:
         return ""
-    stretch = max(1, len(points) // 400)
+    stretch = -(-len(points) // POINTS)
     groups = [points[start : start + stretch] for start in range(0, len(points), stretch)]
     steps = [group[-1][0] for group in groups]
     values = [sum(value for _, value in group) / len(group) for group in groups]
     low, high = min(values), max(values)
     first, last = steps[0], steps[-1]
     across = (WIDTH - LEFT) / max(last - first, 1)
-    up = (HEIGHT - BOTTOM - 8) / ((high - low) or 1.0)
+    up = (HEIGHT - BOTTOM - TOP) / ((high - low) or 1.0)
     path = " ".join(
         f"{LEFT + (step - first) * across:.1f},{HEIGHT - BOTTOM - (value - low) * up:.1f}"
         for step, value in zip(steps, values, strict=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import torch
+from tqdm import tqdm
 
 from littlecascade.errors import InputError, suggest
+from littlecascade.memory.precision import DTYPES, choose_dtype
 from littlecascade.training import config as configs
 from littlecascade.training.loop import Trainer
 from littlecascade.training.runstate import RunFolder
@@ -25,6 +28,7 @@ class Entry:
     task: str
 
     def build(self, config: configs.RunConfig) -> Task:
+        """The task, with its data opened and its networks in place."""
         factory: Callable[[configs.RunConfig], Task] = getattr(import_module(self.module), self.task)
         return factory(config)
 
@@ -40,44 +44,47 @@ TASKS: Mapping[str, Entry] = {
 
 
 def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minutes: float | None = None) -> Path | None:
-    """Start a run, or go on with it, and return the folder of the finished weights; None if the time was up first.
+    """Start a run, or go on with it, and return the folder of the finished weights; None if it was stopped first.
 
     Raises `InputError` for an unknown task and for whatever is wrong with the configuration, the data or the weights.
     """
-    entry, config = _open(task, config_path, overrides)
-    folder = RunFolder(config.folder)
-    folder.open(config.model_dump(mode="json"))
-    trainer = Trainer(entry.build(config), config, folder)
-    return folder.export_folder if trainer.run(max_minutes) else None
-
-
-@torch.no_grad()
-def export(task: str, config_path: Path, overrides: Sequence[str] = ()) -> Path:
-    """Write the averaged weights of a run's last checkpoint, in full precision until they are stored; returns the folder.
-
-    The run need not be finished, and may be going on meanwhile. Raises `InputError` as `train` does, and for a run
-    without a checkpoint.
-    """
-    entry, config = _open(task, config_path, overrides)
-    folder = RunFolder(config.folder)
-    checkpoint = folder.peek()
-    if checkpoint is None:
-        raise InputError(f"Nothing to export: there is no {folder.state_path}. It is written every save_every updates.")
-    built = entry.build(config)
-    for phase in built.phases:
-        for prefix, module in phase.modules.items():
-            module.float().eval()
-            for name, parameter in module.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(checkpoint.tensors[f"ema.{prefix}.{name}"])
-            for name, buffer in module.named_buffers():
-                buffer.copy_(checkpoint.tensors[f"buffer.{prefix}.{name}"])
-    built.export(folder.export_folder)
-    return folder.export_folder
-
-
-def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
     if task not in TASKS:
         raise InputError(f"Unknown kind of training {task!r}; there are {', '.join(TASKS)}.{suggest(task, TASKS)}")
     entry = TASKS[task]
-    return entry, configs.load_config(entry.config, config_path, overrides)
+    config = configs.load_config(entry.config, config_path, overrides)
+    folder = RunFolder(config.folder)
+    config = settle(config, folder)
+    folder.open(config.model_dump(mode="json"))
+    built = entry.build(config)
+    if built.broken:
+        first = f"{len(built.broken)} samples are left out, the first: {built.broken[0]}"
+        tqdm.write(f"{first} (all are in {folder.folder / 'report.html'})", file=sys.stderr)
+    trainer = Trainer(built, config, folder)
+    return folder.export_folder if trainer.run(max_minutes) else None
+
+
+def settle(config: configs.Config, folder: RunFolder) -> configs.Config:
+    """`config` as this run goes on with it: the precision `auto` is measured once, and then stays what it was.
+
+    Raises `InputError` if the run has a checkpoint and one of the keys in `config.fixed` differs from its own.
+    """
+    stored = folder.config()
+    if folder.state_path.is_file():
+        _check_fixed(config, stored, folder.folder)
+    if config.precision != "auto":
+        return config
+    precision = stored.get("precision")
+    if precision not in DTYPES:
+        precision = str(choose_dtype("auto", "cpu")).removeprefix("torch.")
+    return config.model_copy(update={"precision": precision})
+
+
+def _check_fixed(config: configs.RunConfig, stored: Mapping[str, Any], folder: Path) -> None:
+    given = config.model_dump(mode="json")
+    changed = [key for key in given if key in config.fixed and key in stored and stored[key] != given[key]]
+    if changed:
+        listing = "; ".join(f"{key} was {stored[key]!r}, is now {given[key]!r}" for key in changed)
+        raise InputError(
+            f"The run in {folder} can't go on with another configuration: {listing}. Set it back, or start a new run "
+            "with another experiment_id."
+        )

@@ -1,24 +1,23 @@
 """The folder of a run: its resolved configuration, metrics, checkpoints and pictures.
 
-    config.yaml          the configuration as resolved
-    metrics.jsonl        one JSON object a line
-    state.safetensors    the last checkpoint: everything needed to go on bit for bit
-    backup-000500.safetensors
-    preview-000500.png
-    report.html          curves and pictures
-    export/              the finished weights
+- config.yaml: the configuration as resolved
+- metrics.jsonl: one JSON object a line
+- state.safetensors: the last checkpoint, everything needed to go on bit for bit
+- backup-000500.safetensors: the checkpoint of an earlier update
+- preview-000500.png, report.html: pictures and curves
+- export/: the finished weights
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from torch import Tensor
 
 from littlecascade.checkpoint import files
@@ -43,22 +42,45 @@ class RunFolder:
         self.metrics_path = folder / "metrics.jsonl"
         self.export_folder = folder / "export"
 
+    def config(self) -> dict[str, Any]:
+        """The configuration that the run was last started with; `{}` for a new run."""
+        path = self.folder / "config.yaml"
+        try:
+            return yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
+        except (OSError, yaml.YAMLError) as error:
+            raise InputError(f"{path}, which this run's own start wrote, can't be read: {error}") from None
+
     def open(self, config: Mapping[str, Any]) -> None:
         """Make the folder and write the configuration. Raises `InputError` where that can't be done."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.folder / "config.partial.yaml"
-            temporary.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
-            os.replace(temporary, self.folder / "config.yaml")
+            self.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         except OSError as error:
             raise InputError(f"The run folder {self.folder} can't be written: {error.strerror or error}.") from None
 
+    def write(self, name: str, text: str) -> None:
+        """Write a text file whole or not at all."""
+        temporary = self.folder / f".{name}.partial"
+        temporary.write_text(text, "utf-8")
+        temporary.replace(self.folder / name)
+
     def save(self, checkpoint: Checkpoint, *, backup: bool = False) -> None:
-        """Write a checkpoint; the previous one stays whole until the new one is complete."""
+        """Write a checkpoint; the previous one stays whole until the new one is complete.
+
+        Raises `OSError` where it can't be written, say for a full disk.
+        """
         metadata = {"step": str(checkpoint.step), "skipped": str(checkpoint.skipped)}
-        files.save(self.state_path, checkpoint.tensors, metadata)
+        paths = [self.state_path]
         if backup:
-            files.save(self.folder / f"backup-{checkpoint.step:06d}.safetensors", checkpoint.tensors, metadata)
+            paths.append(self.folder / f"backup-{checkpoint.step:06d}.safetensors")
+        for path in paths:
+            try:
+                files.save(path, checkpoint.tensors, metadata)
+            except (OSError, SafetensorError) as error:
+                raise OSError(
+                    f"The checkpoint of update {checkpoint.step} can't be written to {path} ({error}). What was there "
+                    "before is untouched: make room, and the same command goes on from it."
+                ) from error
 
     def load(self) -> Checkpoint | None:
         """The last checkpoint, or None for a run that has none; metrics that came after it are dropped."""
@@ -76,7 +98,7 @@ class RunFolder:
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the metrics."""
         with self.metrics_path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
+            handle.write(json.dumps(row, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows; a last line that was cut off by a crash is left out."""
@@ -93,7 +115,4 @@ class RunFolder:
     def _keep_metrics(self, step: int) -> None:
         rows = self.metrics()
         if rows:
-            text = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
-            temporary = self.folder / "metrics.partial.jsonl"
-            temporary.write_text(text, "utf-8")
-            os.replace(temporary, self.metrics_path)
+            self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))

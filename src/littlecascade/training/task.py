@@ -37,6 +37,8 @@ class Task(ABC):
     """One kind of training: its modules, its data, its loss, its pictures, and what comes out of it."""
 
     phases: Sequence[Phase]
+    broken: Sequence[str] = ()
+    """What of the data could not be read, and why."""
 
     @property
     @abstractmethod
@@ -53,15 +55,15 @@ class Task(ABC):
 
     @abstractmethod
     def preview(self) -> Image.Image | None:
-        """A picture that shows how far the training is, drawn with the weights that the modules hold now."""
+        """A picture that shows how far the training is, or None where there is nothing to see.
+
+        As `export`, it is called without gradients, in evaluation mode, and with the averaged weights in place.
+        """
 
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the finished weights, as the modules hold them now, for others to load."""
 
     def extra_state(self) -> dict[str, Tensor]:
-        """Tensors that the task itself carries from step to step."""
+        """Tensors that the task itself carries from step to step; a resume copies their old values into them."""
         return {}
-
-    def load_extra_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `extra_state` gave."""

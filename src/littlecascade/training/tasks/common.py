@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from littlecascade.checkpoint.networks import ROLES, load_network
+from littlecascade.checkpoint import assign, files
+from littlecascade.checkpoint.networks import ROLES, load_network, read_config
+from littlecascade.data.cache import TensorCache, cached, fingerprint
 from littlecascade.data.order import derive_seed
 from littlecascade.data.pixels import PixelCache, pixel_cache, to_image
 from littlecascade.data.sources import find_samples
@@ -25,29 +28,65 @@ def open_pixels(config: RunConfig) -> PixelCache:
     return pixel_cache(find_samples(config.webdataset_path), config.image_size, config.cache_folder)
 
 
-def trainable(role: str, network_config: Any, config: RunConfig, checkpoint: Path | None = None, **options: Any) -> Any:
-    """The network that a run trains: from `checkpoint` if given, else drawn from the run's seed."""
+def compute_dtype(config: RunConfig) -> torch.dtype:
+    """The format that a run's networks compute in."""
+    return choose_dtype(config.precision, "cpu")
+
+
+def trainable(role: str, network_config: Any, config: RunConfig, checkpoint: Path | None = None) -> Any:
+    """The network that a run trains: with the weights of `checkpoint` if given, else drawn from the run's seed."""
     if checkpoint is not None:
-        network = load_network(role, checkpoint, config=network_config, dtype=torch.float32)
+        factory = ROLES[role].network
+        tensors = files.load(checkpoint)
+        network = assign.build(lambda: factory(network_config), tensors, dtype=torch.float32, source=str(checkpoint))
     else:
         network = ROLES[role].network(network_config)
-        network.initialise(torch.Generator().manual_seed(derive_seed(config.seed, len(role))), **options)
-    return cast(network, choose_dtype(config.precision, "cpu")).train().requires_grad_(True)
+        network.initialise(torch.Generator().manual_seed(derive_seed(config.seed, *role.encode())))
+    return cast(network, compute_dtype(config)).train().requires_grad_(True)
+
+
+def network_config(role: str, preset: Any, checkpoint: Path | None) -> Any:
+    """How the network to train is built: as `checkpoint` says, if there is one and it says so, else as the preset."""
+    return preset if checkpoint is None else read_config(role, checkpoint) or preset
+
+
+def frozen(role: str, path: Path) -> Any:
+    """A network that a run uses and does not train, in float32."""
+    return load_network(role, path, dtype=torch.float32)
+
+
+def semantic_latents(pixels: PixelCache, config: RunConfig, checkpoint: Path) -> TensorCache:
+    """The compressor's latents of all pictures, (16, S / 32, S / 32) each."""
+    compressor = frozen("compressor", checkpoint)
+    key = f"{pixels.key} {fingerprint(compressor)}"
+    return cached(config.cache_folder, "effnet", key, len(pixels), lambda rows: compressor(pixels.batch(rows)))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within: torch's global generator starts at `seed`. Afterwards it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def spread(count: int, total: int) -> list[int]:
+    """`count` indices spread evenly over `total` samples, some of them twice where there are fewer."""
+    return [number * total // count for number in range(count)]
 
 
 def grid(rows: Sequence[Sequence[Tensor]], scale: int = 1) -> Image.Image:
     """Rows of pictures, each (3, H, W) in [0, 1], all of the size of the first, side by side."""
-    height, width = rows[0][0].shape[-2:]
-    sheet = Image.new("RGB", (max(map(len, rows)) * width * scale, len(rows) * height * scale), "white")
+    height, width = (side * scale for side in rows[0][0].shape[-2:])
+    sheet = Image.new("RGB", (max(map(len, rows)) * width, len(rows) * height), "white")
     for y, row in enumerate(rows):
         for x, pixels in enumerate(row):
-            picture = to_image(pixels).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
-            sheet.paste(picture, (x * width * scale, y * height * scale))
+            sheet.paste(to_image(pixels).resize((width, height), Image.Resampling.BICUBIC), (x * width, y * height))
     return sheet
 
 
 def psnr(original: Tensor, other: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pictures in [0, 1], over all their values."""
+    """Peak signal-to-noise ratio in dB of pictures in [0, 1], over all their values; NaN for none."""
     error = (original.float() - other.float().clamp(0, 1)).square().mean()
     return float(-10 * torch.log10(error + 1e-12))
 

@@ -1,4 +1,4 @@
-"""Training the semantic compressor together with the previewer, as an autoencoder whose middle is 16 channels at f32."""
+"""Training the semantic compressor with the previewer, as an autoencoder whose middle is 16 channels at f32."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from littlecascade.checkpoint.networks import save_network
+from littlecascade.models.compressor import Compressor
+from littlecascade.models.previewer import Previewer
 from littlecascade.presets import find_preset
 from littlecascade.training.config import CompressorRun
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import grid, open_pixels, psnr, trainable
+from littlecascade.training.tasks.common import grid, network_config, open_pixels, psnr, spread, trainable
 
 PREVIEWS = 16
 
@@ -26,8 +28,15 @@ class CompressorTask(Task):
         self.config = config
         preset = find_preset(config.model_version)
         self.pixels = open_pixels(config)
-        self.compressor = trainable("compressor", preset.compressor, config, config.effnet_checkpoint_path)
-        self.previewer = trainable("previewer", preset.previewer, config, config.previewer_checkpoint_path)
+        self.broken = self.pixels.broken
+        path = config.effnet_checkpoint_path
+        self.compressor: Compressor = trainable(
+            "compressor", network_config("compressor", preset.compressor, path), config, path
+        )
+        path = config.previewer_checkpoint_path
+        self.previewer: Previewer = trainable(
+            "previewer", network_config("previewer", preset.previewer, path), config, path
+        )
         self.phases = [Phase("compressor", {"compressor": self.compressor, "previewer": self.previewer})]
 
     @property
@@ -50,8 +59,7 @@ class CompressorTask(Task):
 
     def preview(self) -> Image.Image | None:
         """Pictures above what the previewer makes of their latents."""
-        indices = [number * len(self.pixels) // PREVIEWS for number in range(PREVIEWS)]
-        originals = self.pixels.batch(indices)
+        originals = self.pixels.batch(spread(PREVIEWS, len(self.pixels)))
         decoded = self.previewer(self.compressor(originals)).float()
         return grid([list(F.interpolate(originals, decoded.shape[-2:], mode="area")), list(decoded)])
 

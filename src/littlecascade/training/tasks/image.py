@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from littlecascade.conditioning.clip import VisionTower
 from littlecascade.conditioning.image import ImageEncoder
 from littlecascade.conditioning.text import TextEncoder
-from littlecascade.memory.precision import cast, choose_dtype
+from littlecascade.memory.precision import cast
 from littlecascade.presets import find_preset
 from littlecascade.training.config import ImageRun
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch, Loss, Phase, Task
 from littlecascade.training.tasks.captions import CaptionTable
-from littlecascade.training.tasks.common import open_pixels
+from littlecascade.training.tasks.common import compute_dtype, open_pixels, seeded
 
 
 class ImageTask(Task):
@@ -27,12 +27,14 @@ class ImageTask(Task):
         self.config = config
         preset = find_preset(config.model_version)
         self.pixels = open_pixels(config)
-        self.captions = CaptionTable(self.pixels.captions, TextEncoder.load(config.text_path), config.cache_folder)
-        torch.manual_seed(config.seed)
-        self.dtype = choose_dtype(config.precision, "cpu")
-        self.tower = cast(VisionTower(preset.image), self.dtype)
+        self.broken = self.pixels.broken
+        text = TextEncoder.load(config.text_path, torch.float32)
+        self.captions = CaptionTable(self.pixels.captions, text, config.cache_folder)
+        self.pooled = self.captions.pooled()
+        self.dtype = compute_dtype(config)
+        with seeded(config.seed):
+            self.tower = cast(VisionTower(preset.image), self.dtype).train()
         self.encoder = ImageEncoder(self.tower)
-        self.tower.train()
         self.phases = [Phase("image", {"image": self.tower})]
 
     @property
@@ -41,10 +43,10 @@ class ImageTask(Task):
 
     def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
         rows = self.captions.choose(indices, draws, dropout=0.0)
-        return {"pixels": self.pixels.batch(indices), "text": self.captions.pooled[rows][:, 0]}
+        return {"pixels": self.pixels.batch(indices), "text": self.pooled[rows][:, 0]}
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
-        own = F.normalize(self.tower(self.encoder.prepare(batch["pixels"]).to(self.dtype)).float(), dim=-1)
+        own = F.normalize(self.tower(self.encoder.preprocess(batch["pixels"]).to(self.dtype)).float(), dim=-1)
         text = F.normalize(batch["text"], dim=-1)
         similarity = own @ text.T
         # two captions of a batch may be the same: all their pictures are right answers

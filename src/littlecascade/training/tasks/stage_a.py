@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from littlecascade.checkpoint.networks import save_network
-from littlecascade.memory.precision import cast, choose_dtype
+from littlecascade.memory.precision import cast
 from littlecascade.models.config import DiscriminatorConfig
 from littlecascade.models.discriminator import Discriminator
+from littlecascade.models.stage_a import StageA
 from littlecascade.presets import find_preset
 from littlecascade.training.config import StageARun
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import grid, open_pixels, psnr, trainable
+from littlecascade.training.tasks.common import (
+    compute_dtype,
+    grid,
+    network_config,
+    open_pixels,
+    psnr,
+    seeded,
+    spread,
+    trainable,
+)
 
 PREVIEWS = 8
+CODEBOOK_WEIGHT = 0.1
+"""How much the quantiser's losses count beside the mean squared error of pixels in [0, 1], which is far smaller."""
 
 
 class StageATask(Task):
@@ -35,13 +48,16 @@ class StageATask(Task):
         self.config = config
         preset = find_preset(config.model_version)
         self.pixels = open_pixels(config)
-        self.network = trainable("stage_a", preset.stage_a, config, config.stage_a_checkpoint_path)
+        self.broken = self.pixels.broken
+        path = config.stage_a_checkpoint_path
+        built = network_config("stage_a", preset.stage_a, path)
+        self.network: StageA = trainable("stage_a", built, config, path)
         self.phases = [Phase("autoencoder", {"stage_a": self.network})]
-        self.discriminator: nn.Module | None = None
+        self.discriminator: Discriminator | None = None
         if config.adversarial_weight:
-            torch.manual_seed(config.seed)
-            small = DiscriminatorConfig(width=preset.stage_a.width, depth=3)
-            self.discriminator = cast(Discriminator(small), choose_dtype(config.precision, "cpu"))
+            with seeded(config.seed):
+                judge = Discriminator(DiscriminatorConfig(width=built.width, depth=3))
+            self.discriminator = cast(judge, compute_dtype(config)).train()
             modules = {"discriminator": self.discriminator}
             self.phases.append(Phase("discriminator", modules, start=config.adversarial_start))
 
@@ -92,21 +108,14 @@ class StageATask(Task):
 
     def preview(self) -> Image.Image | None:
         """Pictures, their reconstructions, and those from quantised latents."""
-        indices = [number * len(self.pixels) // PREVIEWS for number in range(PREVIEWS)]
-        originals = self.pixels.batch(indices)
+        originals = self.pixels.batch(spread(PREVIEWS, len(self.pixels)))
         smooth, quantised = (self.network(originals, quantise=quantise)[0].float() for quantise in (False, True))
         return grid([list(originals), list(smooth), list(quantised)])
 
-    @torch.no_grad()
     def export(self, folder: Path) -> None:
         """Write the weights with the scale that gives the latents unit variance over the data."""
-        self.network.eval()
-        indices = range(0, len(self.pixels), max(1, len(self.pixels) // 256))
+        indices = spread(min(len(self.pixels), 256), len(self.pixels))
         latents = torch.cat([self.network.encode(self.pixels.batch([at])) for at in indices])
-        scale = float(latents.float().std()) * self.network.config.scale
-        self.network.config = replace(self.network.config, scale=scale)
-        save_network("stage_a", self.network, folder / "stage_a.safetensors", dtype=torch.float16)
-
-
-CODEBOOK_WEIGHT = 0.1
-"""How much the quantiser's losses count beside the mean squared error of pixels in [0, 1], which is far smaller."""
+        scaled = copy(self.network)  # shares the weights
+        scaled.config = replace(scaled.config, scale=float(latents.float().std()) * scaled.config.scale)
+        save_network("stage_a", scaled, folder / "stage_a.safetensors", dtype=torch.float16)

@@ -14,11 +14,12 @@ from littlecascade.conditioning.clip import TextTower
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.errors import InputError
-from littlecascade.memory.precision import cast, choose_dtype
+from littlecascade.memory.precision import cast
 from littlecascade.presets import find_preset
 from littlecascade.training.config import TextRun
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch, Loss, Phase, Task
+from littlecascade.training.tasks.common import compute_dtype, seeded
 
 
 class TextTask(Task):
@@ -31,18 +32,13 @@ class TextTask(Task):
     def __init__(self, config: TextRun) -> None:
         self.config = config
         preset = find_preset(config.model_version)
-        self.embeddings = files.load(config.teacher_path)["embeddings"]
-        texts = config.teacher_path.with_name("texts.txt").read_text("utf-8").splitlines()
-        if len(texts) != len(self.embeddings):
-            raise InputError(
-                f"{config.teacher_path} holds {len(self.embeddings)} embeddings for {len(texts)} texts: make both anew."
-            )
+        self.embeddings, texts = _read_teacher(config.teacher_path)
         self.tokenizer = ClipTokenizer.load(config.tokenizer_path)
         positions = preset.text.positions
         chunks = [self.tokenizer.chunks(text, positions - 2)[0] for text in texts]
         self.ids, self.mask = self.tokenizer.collate(chunks, positions)
-        torch.manual_seed(config.seed)
-        self.tower = cast(TextTower(preset.text), choose_dtype(config.precision, "cpu"))
+        with seeded(config.seed):
+            self.tower = cast(TextTower(preset.text), compute_dtype(config)).train()
         self.phases = [Phase("text", {"text": self.tower})]
 
     @property
@@ -69,3 +65,18 @@ class TextTask(Task):
 
     def export(self, folder: Path) -> None:
         TextEncoder(self.tower, self.tokenizer).save(folder, torch.float16)
+
+
+def _read_teacher(path: Path) -> tuple[Tensor, list[str]]:
+    """The teacher's embeddings (N, P) and their N texts."""
+    tensors, beside = files.load(path), path.with_name("texts.txt")
+    if "embeddings" not in tensors:
+        raise InputError(f"{path} holds no `embeddings`, but {', '.join(tensors) or 'nothing'}.")
+    if not beside.is_file():
+        raise InputError(f"The texts of {path} are not beside it: looked for {beside}.")
+    texts = beside.read_text("utf-8").removesuffix("\n").split("\n")
+    if len(texts) != len(tensors["embeddings"]):
+        raise InputError(
+            f"{path} holds {len(tensors['embeddings'])} embeddings for {len(texts)} texts: make both anew."
+        )
+    return tensors["embeddings"], texts

@@ -1,0 +1,116 @@
+"""The real pictures and words that drawn emoji are compared with: what `recipes/emoji/build.py` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from measures import Gallery, grey, small
+from recolour import object_name
+from torch import Tensor
+
+from littlecascade.data.pixels import PixelCache, pixel_cache
+from littlecascade.data.sources import find_samples
+
+Item = TypeVar("Item")
+
+CHUNK = 512  # pictures in memory at a time
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`training` and `held_out` are the shards' pictures; only recoloured ones are held out.
+
+    groups: the names of every group. synonyms: a word that no caption holds, to the name that it means.
+    """
+
+    training: PixelCache
+    held_out: PixelCache
+    groups: Mapping[str, Sequence[str]]
+    synonyms: Mapping[str, str]
+
+    @classmethod
+    def load(cls, data: Path, size: int) -> Reference:
+        """Read the folder `data`; its pictures are decoded at size x size into the folder `cache` beside it."""
+        training, held_out = (
+            pixel_cache(find_samples(str(data / shards)), size, data.parent / "cache")
+            for shards in ("train-*.tar", "heldout-*.tar")
+        )
+        groups: dict[str, list[str]] = {}
+        for name, facts in json.loads((data / "names.json").read_text("utf-8")).items():
+            groups.setdefault(facts["group"], []).append(name)
+        synonyms = json.loads((data / "synonyms.json").read_text("utf-8"))
+        return cls(training, held_out, groups, synonyms)
+
+    def colour_gallery(self) -> Gallery:
+        """Every picture that is as its artist coloured it, by its name."""
+        rows = [row for row, facts in enumerate(self.training.fields) if facts["colour"] is None]
+        vectors = torch.cat([small(pixels) for pixels in _chunks(self.training, rows)])
+        return Gallery.of(vectors, [self.training.fields[row]["name"] for row in rows])
+
+    def grey_gallery(self) -> Gallery:
+        """Every picture, recoloured and held-out ones too, without its hue, by its name without its colour."""
+        caches = (self.training, self.held_out)
+        vectors = [grey(small(pixels)) for cache in caches for pixels in _chunks(cache, range(len(cache)))]
+        labels = [thing(facts["name"], facts["colour"]) for cache in caches for facts in cache.fields]
+        return Gallery.of(torch.cat(vectors), labels)
+
+    def names(self, count: int) -> list[str]:
+        """`count` names, each group's share of them as large as its share of all, evenly spaced within the group."""
+        quotas = apportion({group: len(names) for group, names in self.groups.items()}, count)
+        return [name for group, names in self.groups.items() for name in spaced(names, quotas[group])]
+
+    def pictures_of(self, names: Sequence[str]) -> list[int]:
+        """For each name the row of one of its pictures in `training`, so that the styles take turns."""
+        rows: dict[str, list[int]] = {}
+        for row, facts in enumerate(self.training.fields):
+            if facts["colour"] is None:
+                rows.setdefault(facts["name"], []).append(row)
+        ordered = [sorted(rows[name], key=lambda row: self.training.fields[row]["style"]) for name in names]
+        return [own[turn % len(own)] for turn, own in enumerate(ordered)]
+
+    def held_out_pairs(self, count: int) -> list[int]:
+        """Rows of `held_out`, one for each of `count` pairs of colour and thing (fewer if there are fewer)."""
+        pairs = {(facts["colour"], facts["name"]): row for row, facts in reversed(list(enumerate(self.held_out.fields)))}
+        return [pairs[pair] for pair in spaced(sorted(pairs), min(count, len(pairs)))]
+
+
+def thing(name: str, colour: str | None) -> str:
+    """What a picture shows, whatever its colour.
+
+    >>> thing("blue pizza", "blue"), thing("red apple", None), thing("pink", None)
+    ('pizza', 'apple', 'pink')
+    """
+    return object_name(name.removeprefix(f"{colour} ")) or name
+
+
+def apportion(sizes: Mapping[str, int], count: int) -> dict[str, int]:
+    """`count` seats among parties of these sizes, by the largest remainder.
+
+    >>> apportion({"a": 6, "b": 3, "c": 1}, 5)
+    {'a': 3, 'b': 2, 'c': 0}
+    """
+    total = sum(sizes.values())
+    seats = {name: size * count // total for name, size in sizes.items()}
+    remainders = sorted(sizes, key=lambda name: -(sizes[name] * count % total))
+    for name in remainders[: count - sum(seats.values())]:
+        seats[name] += 1
+    return seats
+
+
+def spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of the items, evenly spaced.
+
+    >>> spaced("abcdef", 3)
+    ['a', 'c', 'e']
+    """
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def _chunks(cache: PixelCache, rows: Sequence[int]) -> Iterator[Tensor]:
+    for start in range(0, len(rows), CHUNK):
+        yield cache.batch(rows[start : start + CHUNK])
