@@ -2,10 +2,10 @@
 
 python benchmarks/drawing.py [--model tiny] [--runs 5] [--out FILE]
 
-Every case runs once to warm the disk cache and then `--runs` times; the median counts. Beside them stand, measured in
-the same run, what no program of this kind can do without (an interpreter that imports torch) and, where diffusers is
-installed, one that only imports its Stable Cascade pipelines; and for further pictures the same networks called as often
-as a picture calls them, with nothing around.
+Every case runs once to warm the disk cache and then `--runs` times; the median counts. Beside whole commands stand,
+measured in the same run, what no program of this kind can do without (an interpreter that imports torch) and, where
+diffusers is installed, one that imports its Stable Cascade pipelines and does nothing more; beside further pictures the
+same networks, called as often as a picture calls them, with nothing around.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from littlecascade import Cascade
 PROMPT = "a red apple"
 IMPORTS = {
     "import torch": "import torch",
-    "import diffusers' pipelines": (
-        "from diffusers import StableCascadeDecoderPipeline, StableCascadePriorPipeline"
-    ),
+    "import diffusers' pipelines": ("from diffusers import StableCascadeDecoderPipeline, StableCascadePriorPipeline"),
 }
 
 
@@ -70,7 +68,8 @@ def warm(model: str, runs: int) -> dict[str, float]:
     batch = 8
     return {
         "a further picture": seconds(lambda: cascade.generate(PROMPT, seed=0), runs),
-        f"a further picture, {batch} at a time": seconds(lambda: cascade.generate([PROMPT] * batch, seed=0), runs) / batch,
+        f"a further picture, {batch} at a time": seconds(lambda: cascade.generate([PROMPT] * batch, seed=0), runs)
+        / batch,
         "its networks alone": seconds(lambda: networks(cascade), runs),
     }
 

@@ -75,7 +75,9 @@ class Reference:
 
     def held_out_pairs(self, count: int) -> list[int]:
         """Rows of `held_out`, one for each of `count` pairs of colour and thing (fewer if there are fewer)."""
-        pairs = {(facts["colour"], facts["name"]): row for row, facts in reversed(list(enumerate(self.held_out.fields)))}
+        pairs = {
+            (facts["colour"], facts["name"]): row for row, facts in reversed(list(enumerate(self.held_out.fields)))
+        }
         return [pairs[pair] for pair in spaced(sorted(pairs), min(count, len(pairs)))]
 
 

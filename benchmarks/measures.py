@@ -76,7 +76,8 @@ def main_colour(picture: Image.Image) -> str | None:
     size = (recolour.ANALYSIS_SIZE,) * 2
     art = picture.convert("RGB").resize(size, Image.Resampling.BOX)
     data = art.tobytes()
-    colours = (colorsys.rgb_to_hsv(r / 255, g / 255, b / 255) for r, g, b in zip(data[::3], data[1::3], data[2::3]))
+    pixels = zip(data[::3], data[1::3], data[2::3], strict=True)
+    colours = (colorsys.rgb_to_hsv(r / 255, g / 255, b / 255) for r, g, b in pixels)
     art.putalpha(Image.frombytes("L", size, bytes(255 * recolour.is_colourful(colour) for colour in colours)))
     found = recolour.dominant(art)
     return None if found is None else recolour.own_colour(found)

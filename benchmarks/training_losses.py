@@ -41,7 +41,7 @@ def make_inputs(folder: Path, pictures: int = 16) -> dict[str, dict[str, Any]]:
     make_shard(folder / "data-000.tar", pictures)
     torch.manual_seed(0)
     captions = [f"a {colour} square" for colour in COLOURS] * 30
-    tokenizer = train_tokenizer(captions, 600)
+    tokenizer = train_tokenizer(captions, 530)
     tokenizer.save(folder / "text")
     TextEncoder(TextTower(TINY.text), tokenizer).save(folder / "text", torch.float16)
     ImageEncoder(VisionTower(TINY.image)).save(folder / "image", torch.float16)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-import yaml
 from safetensors import safe_open
 
 from littlecascade import Cascade, __version__
@@ -49,7 +48,11 @@ IMAGE_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 RUNS = (
     Run("text", "text", {name: f"text/{name}" for name in TEXT_FILES}),
     Run("stage_a", "a", {"stage_a.safetensors": "stage_a.safetensors"}),
-    Run("compressor", "compressor", {f"{name}.safetensors": f"{name}.safetensors" for name in ("effnet_encoder", "previewer")}),
+    Run(
+        "compressor",
+        "compressor",
+        {f"{name}.safetensors": f"{name}.safetensors" for name in ("effnet_encoder", "previewer")},
+    ),
     Run("image", "image", {name: f"image/{name}" for name in IMAGE_FILES}),
     Run("stage_b", "b", {"stage_b.safetensors": "stage_b.safetensors"}),
     Run("stage_c", "c", {"stage_c.safetensors": "stage_c.safetensors"}),
@@ -79,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def package(runs: Path, out: Path, quality: Path | None, hardware: str) -> int:
-    """Write `out` whole or not at all, and return its size in bytes. Raises `InputError` for whatever is not in order."""
+    """Write `out` whole or not at all, and return its size in bytes. Raises `InputError` for what is not in order."""
     sources = collect(runs)
     new = out.with_name(f".{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -98,9 +101,7 @@ def package(runs: Path, out: Path, quality: Path | None, hardware: str) -> int:
 
 def collect(runs: Path) -> dict[str, Path]:
     """Where each file of the packaged folder comes from. Raises `InputError` that lists all that are missing."""
-    sources = {
-        place: runs / run.folder / "export" / name for run in RUNS for name, place in run.files.items()
-    }
+    sources = {place: runs / run.folder / "export" / name for run in RUNS for name, place in run.files.items()}
     missing = [str(source) for source in sources.values() if not source.is_file()]
     if missing:
         raise InputError(f"Not there: {', '.join(missing)}. Finish these runs, or give --from-checkpoint.")
@@ -108,14 +109,14 @@ def collect(runs: Path) -> dict[str, Path]:
 
 
 def check(folder: Path) -> None:
-    """Raise `InputError` unless the folder is small enough, holds only float16 weights, and draws and reconstructs."""
+    """Raise `InputError` unless the folder is small enough, its weights are float16, and it draws and reconstructs."""
     if (size := folder_size(folder)) > LARGEST:
         raise InputError(f"The weights take {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f} MB.")
     for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, "np") as file:
             kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if kinds != {"F16"}:
-            raise InputError(f"{path.name} holds {', '.join(sorted(kinds))}; only float16 (F16) is shipped.")
+        if other := kinds - {"F16", "I64"}:
+            raise InputError(f"{path.name} holds {', '.join(sorted(other))}; only F16 and counters (I64) are shipped.")
     cascade = Cascade.load(str(folder))
     cascade.reconstruct(cascade.generate("a red apple", seed=0).images[0])
 
@@ -133,7 +134,9 @@ def replace_folder(out: Path, new: Path) -> None:
 def model_card(folder: Path, runs: Path, quality: Path | None, hardware: str) -> str:
     """`model_card.md.in`, filled in with what was trained and measured."""
     digest = Model.find(str(folder)).digest
-    files = [(str(path.relative_to(folder)), path.stat().st_size) for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [
+        (str(path.relative_to(folder)), path.stat().st_size) for path in sorted(folder.rglob("*")) if path.is_file()
+    ]
     return Template((HERE / "model_card.md.in").read_text("utf-8")).substitute(
         size=PRESET.drawing.image_size,
         version=__version__,
@@ -153,13 +156,15 @@ def training_table(runs: Path) -> str:
     hours = 0.0
     for run in RUNS:
         folder = RunFolder(runs / run.folder)
-        metrics, config = folder.metrics(), yaml.safe_load((folder.folder / "config.yaml").read_text("utf-8"))
+        metrics, config = folder.metrics(), folder.config()
         if not metrics:
             raise InputError(f"{folder.metrics_path} says nothing of how long the run took.")
         updates, spent = metrics[-1]["step"], seconds(metrics) / 3600
         hours += spent
         seen = updates * config["batch_size"]
-        rows.append((run.folder, f"{updates:,}", str(config["batch_size"]), f"{seen:,}", config["precision"], f"{spent:.2f}"))
+        rows.append(
+            (run.folder, f"{updates:,}", str(config["batch_size"]), f"{seen:,}", config["precision"], f"{spent:.2f}")
+        )
     rows.append(("in all", "", "", "", "", f"{hours:.2f}"))
     return table(("run", "updates", "batch", "pictures or texts seen", "precision", "hours"), rows)
 

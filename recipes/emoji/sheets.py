@@ -116,8 +116,8 @@ def small_png(image: Image.Image) -> bytes:
     data = b""
     for colours in (256, 128, 64, 32):
         buffer = io.BytesIO()
-        reduced = image.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        reduced.save(buffer, "PNG", optimize=True)
+        palette = image.quantize(colours)
+        image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
         data = buffer.getvalue()
         if len(data) <= LARGEST:
             break

@@ -95,7 +95,7 @@ def test_reconstruct_writes_and_reports(here: Path, capsys) -> None:
     assert (here / "holiday-reconstruction.png").exists()
 
 
-@pytest.mark.parametrize(("folder", "said"), [(Path("run"), "run\n"), (None, "time is up: the same command")])
+@pytest.mark.parametrize(("folder", "said"), [(Path("run"), "run\n"), (None, "stopped: the same command")])
 def test_train_passes_its_arguments_on(folder: Path | None, said: str, monkeypatch, capsys) -> None:
     calls = []
 

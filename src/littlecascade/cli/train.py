@@ -50,5 +50,5 @@ def run(args: Namespace) -> int:
     from littlecascade.training.run import train
 
     weights = train(args.task, args.config, args.overrides, args.max_minutes)
-    print("time is up: the same command goes on from here" if weights is None else weights)
+    print("stopped: the same command goes on from here" if weights is None else weights)
     return 0

@@ -6,9 +6,10 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,10 @@ class Trainer:
             self._restore(checkpoint)
 
     def run(self, max_minutes: float | None = None) -> bool:
-        """Train. True when the last update is done, False when stopped first, by time, Ctrl-C or a polite kill."""
+        """Train. True when the last update is done, False when stopped first, by time, Ctrl-C or a polite kill.
+
+        When the last update is done the averaged weights are exported, and the task's modules are left with them.
+        """
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         config, log = self.config, _Log(self.folder)
         bar = tqdm(total=config.updates, initial=self.step, desc=config.experiment_id, disable=None, unit="step")
@@ -62,12 +66,11 @@ class Trainer:
                     self.preview()
         log.flush(self.step)
         self.save()
-        finished = self.step >= config.updates
-        if finished:
-            with self.averaged():
-                self.task.export(self.folder.export_folder)
-            self.preview()
-        return finished
+        if self.step < config.updates:
+            return False
+        self.preview()
+        export_averages(self.task, self._tensors(), self.folder)
+        return True
 
     def save(self) -> None:
         """Write a checkpoint of this moment, and a backup of it where one is due."""
@@ -212,6 +215,23 @@ class Trainer:
                 f"shape, {len(extra)} are too many (the first: {(missing + extra)[0]}). Start a new run with another "
                 "experiment_id."
             )
+
+
+@torch.no_grad()
+def export_averages(task: Task, tensors: Mapping[str, Tensor], folder: RunFolder) -> None:
+    """Give the task's modules the averages among a checkpoint's `tensors`, in float32, and let it write its weights.
+
+    Raises `InputError` for the checkpoint of another network.
+    """
+    for phase in task.phases:
+        for prefix, module in phase.modules.items():
+            module.float().eval()
+            for name, tensor in chain(module.named_parameters(prefix), module.named_buffers(prefix)):
+                value = tensors.get(f"ema.{name}", tensors.get(f"buffer.{name}"))
+                if value is None or value.shape != tensor.shape:
+                    raise InputError(f"{folder.state_path} does not fit {name}: it is of another network.")
+                tensor.copy_(value)
+    task.export(folder.export_folder)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def is_hidden_matrix(name: str, tensor: Tensor) -> bool:
 
     Embeddings, first and last layers, depthwise convolutions and vectors are AdamW's.
     """
-    edges = ("embedding", "clf", "in_block", "out_block")
+    edges = ("embedding", "codebook", "clf", "in_block", "out_block")
     return tensor.ndim in (2, 4) and min(tensor.shape[:2]) > 1 and not any(edge in name for edge in edges)
 
 

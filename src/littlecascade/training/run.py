@@ -14,7 +14,7 @@ from tqdm import tqdm
 from littlecascade.errors import InputError, suggest
 from littlecascade.memory.precision import DTYPES, choose_dtype
 from littlecascade.training import config as configs
-from littlecascade.training.loop import Trainer
+from littlecascade.training.loop import Trainer, export_averages
 from littlecascade.training.runstate import RunFolder
 from littlecascade.training.task import Task
 
@@ -48,10 +48,7 @@ def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minut
 
     Raises `InputError` for an unknown task and for whatever is wrong with the configuration, the data or the weights.
     """
-    if task not in TASKS:
-        raise InputError(f"Unknown kind of training {task!r}; there are {', '.join(TASKS)}.{suggest(task, TASKS)}")
-    entry = TASKS[task]
-    config = configs.load_config(entry.config, config_path, overrides)
+    entry, config = _open(task, config_path, overrides)
     folder = RunFolder(config.folder)
     config = settle(config, folder)
     folder.open(config.model_dump(mode="json"))
@@ -61,6 +58,28 @@ def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minut
         tqdm.write(f"{first} (all are in {folder.folder / 'report.html'})", file=sys.stderr)
     trainer = Trainer(built, config, folder)
     return folder.export_folder if trainer.run(max_minutes) else None
+
+
+def export(task: str, config_path: Path, overrides: Sequence[str] = ()) -> Path:
+    """Write the averaged weights of a run's last checkpoint, at full precision until stored, and return their folder.
+
+    The run need not be finished, and may be going on meanwhile. Raises `InputError` as `train` does, and for a run
+    without a checkpoint.
+    """
+    entry, config = _open(task, config_path, overrides)
+    folder = RunFolder(config.folder)
+    checkpoint = folder.peek()
+    if checkpoint is None:
+        raise InputError(f"Nothing to export: there is no {folder.state_path}, which is written as a run goes on.")
+    export_averages(entry.build(config), checkpoint.tensors, folder)
+    return folder.export_folder
+
+
+def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
+    if task not in TASKS:
+        raise InputError(f"Unknown kind of training {task!r}; there are {', '.join(TASKS)}.{suggest(task, TASKS)}")
+    entry = TASKS[task]
+    return entry, configs.load_config(entry.config, config_path, overrides)
 
 
 def settle(config: configs.Config, folder: RunFolder) -> configs.Config:

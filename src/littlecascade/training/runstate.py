@@ -93,6 +93,8 @@ class RunFolder:
         if not self.state_path.is_file():
             return None
         metadata = files.metadata(self.state_path)
+        if not {"step", "skipped"} <= metadata.keys():
+            raise InputError(f"{self.state_path} is no checkpoint of a run: it does not say how far it is.")
         return Checkpoint(int(metadata["step"]), int(metadata["skipped"]), files.load(self.state_path))
 
     def log(self, row: Mapping[str, Any]) -> None:

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from littlecascade.checkpoint import files
+from littlecascade.checkpoint.networks import load_network, notes
+from littlecascade.conditioning.image import ImageEncoder
+from littlecascade.conditioning.text import TextEncoder
+from littlecascade.errors import InputError
+from littlecascade.training.config import parse_config
+from littlecascade.training.draws import Draws
+from littlecascade.training.run import TASKS, train
+from littlecascade.training.tasks.captions import CaptionTable, keep
+
+Runner = Callable[..., Path | None]
+
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    "a": lambda folder: load_network("stage_a", folder / "stage_a.safetensors"),
+    "b": lambda folder: load_network("stage_b", folder / "stage_b.safetensors"),
+    "c": lambda folder: load_network("stage_c", folder / "stage_c.safetensors"),
+    "compressor": lambda folder: load_network("compressor", folder / "effnet_encoder.safetensors"),
+    "text": TextEncoder.load,
+    "image": ImageEncoder.load,
+}
+
+
+@pytest.fixture
+def run(made_up: dict[str, dict[str, Any]], tmp_path: Path) -> Runner:
+    """`run(task, name, **settings)` trains a task into tmp_path/name, or goes on with it."""
+
+    def start(task: str, name: str, max_minutes: float | None = None, **settings: Any) -> Path | None:
+        values = made_up[task] | {"output_path": str(tmp_path), "experiment_id": name} | settings
+        values |= {"cache_path": str(Path(made_up[task]["output_path"]) / "cache")}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values), "utf-8")
+        return train(task, path, max_minutes=max_minutes)
+
+    return start
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_trains_goes_on_shows_and_exports(task: str, run: Runner, tmp_path: Path) -> None:
+    assert run(task, "whole", updates=3) == tmp_path / "whole" / "export"
+    assert run(task, "parts", updates=3, max_minutes=0.0) is None
+    run(task, "parts", updates=3, save_every=1, preview_every=2)
+    whole, parts = (files.load(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    losses = [value for name, value in rows(tmp_path / "whole")[-1].items() if name.endswith("loss")]
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+    assert (tmp_path / "whole" / "report.html").is_file()
+    if task not in ("text", "image"):
+        with Image.open(tmp_path / "whole" / "preview-000003.png") as picture:
+            assert picture.width >= picture.height
+    LOADERS[task](tmp_path / "whole" / "export")
+
+
+@pytest.mark.slow
+def test_half_precision_trains_and_exports_the_whole_averages(run: Runner, tmp_path: Path) -> None:
+    folder = run("c", "bf16", precision="bfloat16", updates=2)
+    assert folder is not None
+    state, exported = files.load(tmp_path / "bf16" / "state.safetensors"), files.load(folder / "stage_c.safetensors")
+    assert all(torch.equal(tensor, state[f"ema.stage_c.{name}"].half()) for name, tensor in exported.items())
+    assert notes(folder / "stage_c.safetensors") == {"target": "v", "shift": "1.0"}
+
+
+@pytest.mark.slow
+def test_four_micro_batches_of_one_are_one_of_four(run: Runner, tmp_path: Path) -> None:
+    run("c", "whole", updates=2, grad_accum_steps=1)
+    run("c", "split", updates=2, grad_accum_steps=4)
+    one, other = (files.load(tmp_path / name / "state.safetensors") for name in ("whole", "split"))
+    moments = [name for name in one if ".exp_avg." in name]  # weights would hide errors: Adam's steps have one size
+    assert moments
+    for name in moments:
+        assert torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5 * float(one[name].abs().max() + 1e-3)), name
+
+
+@pytest.mark.slow
+def test_training_from_a_checkpoint_takes_its_weights_and_the_runs_dropout(run: Runner, made_up) -> None:
+    first = run("c", "first", updates=1)
+    assert first is not None
+    settings = made_up["c"] | {"generator_checkpoint_path": str(first / "stage_c.safetensors"), "dropout": 0.25}
+    task = TASKS["c"].build(parse_config(TASKS["c"].config, settings))
+    expected = files.load(first / "stage_c.safetensors")
+    (network,) = task.phases[0].modules.values()
+    assert all(torch.equal(tensor, expected[name].float()) for name, tensor in network.state_dict().items())
+    assert network.config.trunk.dropout == (0.25, 0.25)
+
+
+@pytest.mark.slow
+def test_a_run_keeps_its_network_and_data_and_may_change_the_rest(run: Runner, tmp_path: Path) -> None:
+    run("compressor", "x", updates=1)
+    with pytest.raises(InputError, match=r"can't go on .*seed was 0, is now 1.* experiment_id"):
+        run("compressor", "x", updates=2, seed=1)
+    run("compressor", "x", updates=2, lr=1e-4, save_every=1, l1_weight=0.5)
+    assert files.metadata(tmp_path / "x" / "state.safetensors")["step"] == "2"
+
+
+@pytest.mark.slow
+def test_the_precision_auto_is_measured_once(run: Runner, tmp_path: Path, monkeypatch) -> None:
+    from littlecascade.memory import precision
+
+    times = {torch.bfloat16: 1.0, torch.float32: 2.0}
+    monkeypatch.setattr(precision, "_matmul_time", times.get)
+    run("compressor", "x", updates=1, precision="auto")
+    times[torch.bfloat16] = 3.0
+    run("compressor", "x", updates=2, precision="auto")
+    assert yaml.safe_load((tmp_path / "x" / "config.yaml").read_text())["precision"] == "bfloat16"
+
+
+@pytest.mark.slow
+def test_broken_pictures_are_counted_named_and_told(run: Runner, made_up, tmp_path: Path, capsys) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "<b>.png").write_bytes(b"broken")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "data" / "good.png")
+    run("compressor", "x", updates=1, webdataset_path=str(tmp_path / "data"))
+    assert "1 samples are left out, the first: <b>.png can't be decoded" in capsys.readouterr().err
+    assert "<h2>1 left out of the data</h2><ul><li>&lt;b&gt;.png" in (tmp_path / "x" / "report.html").read_text()
+
+
+def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'compresor'; .* Did you mean 'compressor'\?"):
+        train("compresor", tmp_path / "none.yaml")
+
+
+def test_a_teacher_without_texts_or_with_too_few(run: Runner, made_up, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    files.save(path, {"embeddings": torch.zeros(3, 384)})
+    with pytest.raises(InputError, match=r"looked for .*texts\.txt"):
+        run("text", "x", teacher_path=str(path))
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    with pytest.raises(InputError, match="3 embeddings for 2 texts"):
+        run("text", "x", teacher_path=str(path))
+    files.save(path, {"vectors": torch.zeros(3, 384)})
+    with pytest.raises(InputError, match="holds no `embeddings`, but vectors"):
+        run("text", "x", teacher_path=str(path))
+
+
+def test_captions_are_chosen_per_sample_and_dropped_at_the_given_rate(made_up, tmp_path: Path) -> None:
+    encoder = TextEncoder.load(made_up["c"]["text_path"], torch.float32)
+    table = CaptionTable([["a red square", "something red"], [], ["a blue square"]], encoder, tmp_path)
+    assert table.lines == ["", "a blue square", "a red square", "something red"]
+    draws = Draws(0, range(400))
+    chosen = torch.tensor(table.choose([0] * 400, draws, dropout=0.0))
+    assert chosen.unique().tolist() == [2, 3]
+    assert (chosen == 2).float().mean() == pytest.approx(0.5, abs=0.1)
+    assert table.choose([1, 2], Draws(0, [0, 1]), dropout=0.0) == [0, 1]
+    dropped = torch.tensor(table.choose([2] * 400, Draws(1, range(400)), dropout=0.25))
+    assert (dropped == table.empty).float().mean() == pytest.approx(0.25, abs=0.07)
+    expected = encoder.encode(["a blue square"], chunks=1)
+    assert torch.allclose(table.hidden()[[1]], expected.hidden, atol=2e-3)
+    assert torch.allclose(table.pooled()[[1]], expected.pooled, atol=2e-3)
+
+
+def test_keep() -> None:
+    values = torch.tensor([[1.0, math.nan], [3.0, 4.0]])
+    assert keep(values, torch.tensor([False, True])).tolist() == [[0, 0], [3, 4]]
