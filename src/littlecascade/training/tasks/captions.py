@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from littlecascade.conditioning.text import TextEmbedding, TextEncoder
-from littlecascade.data.cache import TensorCache, cached, fingerprint
+from littlecascade.data.cache import cached, fingerprint
 from littlecascade.training.draws import Draws
 
 
 class CaptionTable:
-    """All captions of a data set, and the empty prompt: a row each in the caches of their embeddings."""
+    """The text embeddings of all captions of a data set, and of the empty prompt, a row each; captions are cut to one
+    chunk of tokens.
+    """
 
     def __init__(self, captions: Sequence[Sequence[str]], encoder: TextEncoder, root: Path) -> None:
-        self.lines = sorted({line for alternatives in captions for line in alternatives} | {""})
-        row_of = {line: row for row, line in enumerate(self.lines)}
+        lines = sorted({line for alternatives in captions for line in alternatives} | {""})
+        row_of = {line: row for row, line in enumerate(lines)}
         self.empty = row_of[""]
         self.rows = [[row_of[line] for line in alternatives] or [self.empty] for alternatives in captions]
-        self.encoder, self.root = encoder, root
-
-    def hidden(self) -> TensorCache:
-        """The hidden states, (T, width) of each row."""
-        return self._cached("text", lambda embedding: embedding.hidden)
-
-    def pooled(self) -> TensorCache:
-        """The pooled vectors, (1, projection) of each row."""
-        return self._cached("pooled", lambda embedding: embedding.pooled)
-
-    def _cached(self, name: str, part: Callable[[TextEmbedding], Tensor]) -> TensorCache:
-        encoder, lines = self.encoder, self.lines
-        tokens = [str(encoder.tokenizer.encode(line)) for line in lines]
-        key = "\n".join([fingerprint(encoder.tower), str(encoder.tokens), str(encoder.mask_padding), *tokens])
+        self.width = encoder.tower.config.width
+        self.projection = encoder.tower.config.projection
 
         def compute(rows: range) -> Tensor:
-            return part(encoder.encode([lines[row] for row in rows], chunks=1, batch_size=len(rows)))
+            embedding = encoder.encode([lines[row] for row in rows], chunks=1, batch_size=len(rows))
+            return torch.cat([embedding.hidden.flatten(1), embedding.pooled.flatten(1)], dim=1)
 
-        return cached(self.root, name, key, len(lines), compute, batch=256)
+        tokens = [str(encoder.tokenizer.encode(line)) for line in lines]
+        key = "\n".join([fingerprint(encoder.tower), str(encoder.tokens), str(encoder.mask_padding), *tokens])
+        self.cache = cached(root, "captions", key, len(lines), compute, batch=256)
+
+    def embed(self, rows: Sequence[int]) -> TextEmbedding:
+        """The hidden states (B, T, width) and pooled vectors (B, 1, projection) of these rows."""
+        values = self.cache[rows]
+        hidden, pooled = values.split([values.shape[1] - self.projection, self.projection], dim=1)
+        return TextEmbedding(hidden.unflatten(1, (-1, self.width)), pooled.unsqueeze(1))
 
     def choose(self, indices: Sequence[int], draws: Draws, dropout: float) -> list[int]:
         """For each sample the row of one of its captions, or, with probability `dropout`, of the empty prompt."""

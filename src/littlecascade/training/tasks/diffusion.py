@@ -39,7 +39,6 @@ class DiffusionTask(Task):
         self.broken = self.pixels.broken
         self.encoder = TextEncoder.load(config.text_path, torch.float32)
         self.captions = CaptionTable(self.pixels.captions, self.encoder, config.cache_folder)
-        self.pooled = self.captions.pooled()
         built = network_config(self.role, preset, config.generator_checkpoint_path)
         built = replace(built, trunk=with_dropout(built.trunk, config.dropout))
         self.network = trainable(self.role, built, config, config.generator_checkpoint_path)

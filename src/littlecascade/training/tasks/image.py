@@ -30,7 +30,6 @@ class ImageTask(Task):
         self.broken = self.pixels.broken
         text = TextEncoder.load(config.text_path, torch.float32)
         self.captions = CaptionTable(self.pixels.captions, text, config.cache_folder)
-        self.pooled = self.captions.pooled()
         self.dtype = compute_dtype(config)
         with seeded(config.seed):
             self.tower = cast(VisionTower(preset.image), self.dtype).train()
@@ -43,7 +42,7 @@ class ImageTask(Task):
 
     def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
         rows = self.captions.choose(indices, draws, dropout=0.0)
-        return {"pixels": self.pixels.batch(indices), "text": self.pooled[rows][:, 0]}
+        return {"pixels": self.pixels.batch(indices), "text": self.captions.embed(rows).pooled[:, 0]}
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
         own = F.normalize(self.tower(self.encoder.preprocess(batch["pixels"]).to(self.dtype)).float(), dim=-1)

@@ -42,7 +42,7 @@ class StageBTask(DiffusionTask):
         effnet = self.effnet[indices]
         noise = draws.normal(*effnet.shape[1:]) * (self.config.effnet_noise * draws.uniform(1, 1, 1))
         effnet = keep(effnet + noise, ~draws.chance(self.config.effnet_dropout))
-        return {"x0": self.latents[indices], "effnet": effnet, "pooled": self.pooled[rows]}
+        return {"x0": self.latents[indices], "effnet": effnet, "pooled": self.captions.embed(rows).pooled}
 
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         height, width = batch["x0"].shape[-2:]

@@ -33,7 +33,6 @@ class StageCTask(DiffusionTask):
         super().__init__("c", config, find_preset(config.model_version).stage_c)
         self.config = config
         self.latents = semantic_latents(self.pixels, config, config.effnet_checkpoint_path)
-        self.hidden = self.captions.hidden()
         self.images = (
             None if config.image_path is None else self._embed(ImageEncoder.load(config.image_path, torch.float32))
         )
@@ -53,7 +52,8 @@ class StageCTask(DiffusionTask):
 
     def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
         rows = self.captions.choose(indices, draws, self.config.text_dropout)
-        batch = {"x0": self.latents[indices], "text": self.hidden[rows], "pooled": self.pooled[rows]}
+        text = self.captions.embed(rows)
+        batch = {"x0": self.latents[indices], "text": text.hidden, "pooled": text.pooled}
         if self.images is not None:
             batch["image"] = keep(self.images[indices], draws.chance(self.config.image_share))
         return batch
