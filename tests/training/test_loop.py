@@ -62,10 +62,11 @@ def test_time_that_is_up_stops_a_run(toy: ModuleType, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_ends_like_one_that_was_not(toy: ModuleType, tmp_path: Path) -> None:
-    settings = {"updates": 300, "batch_size": 2}
-    toy.run(toy.config(tmp_path / "whole", **settings))
-    words = [f"{key}={value}" for key, value in settings.items()]
-    command = [sys.executable, toy.__file__, str(tmp_path / "parts"), *words]
+    whole, command = (
+        [sys.executable, toy.__file__, str(tmp_path / name), "updates=300", "batch_size=2"]
+        for name in ("whole", "parts")
+    )
+    subprocess.run(whole, check=True)
     folder, chance = RunFolder(tmp_path / "parts" / "toy"), random.Random(0)
     reached = 0
     for _ in range(3):

@@ -85,6 +85,5 @@ def run(config: RunConfig, **options: Any) -> Trainer:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     settings = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in sys.argv[2:])}
     run(config(Path(sys.argv[1]), **settings), pause=0.002)
