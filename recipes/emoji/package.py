@@ -114,7 +114,8 @@ def check(folder: Path) -> None:
         raise InputError(f"The weights take {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f} MB.")
     for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, "np") as file:
-            kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            names = file.keys()
+            kinds = {file.get_slice(name).get_dtype() for name in names}
         if other := kinds - {"F16", "I64"}:
             raise InputError(f"{path.name} holds {', '.join(sorted(other))}; only F16 and counters (I64) are shipped.")
     cascade = Cascade.load(str(folder))

@@ -52,7 +52,10 @@ def test_a_keyword_identifies_only_while_few_emoji_share_it(recipe):
 
 
 def test_emoji_are_read_in_order_without_components(recipe, tmp_path):
-    write = lambda path, value: (path.parent.mkdir(parents=True, exist_ok=True), path.write_text(json.dumps(value)))  # noqa: E731
+    def write(path: Path, value: object) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
     groups = [{"key": "food-drink", "order": 0}, {"key": "component", "order": 1}]
     subgroups = [{"key": "fruit", "order": 7}]
     records = [

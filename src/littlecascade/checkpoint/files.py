@@ -54,7 +54,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> di
     if path.suffix in _PICKLED:
         return _load_pickled(path, device)
     with _open(path, str(device)) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
