@@ -23,7 +23,7 @@ from safetensors import safe_open
 from littlecascade import Cascade, __version__
 from littlecascade.errors import InputError
 from littlecascade.models.config import to_dict
-from littlecascade.pipelines.components import Model
+from littlecascade.pipelines.model import Model
 from littlecascade.presets import PRESETS
 from littlecascade.training.run import export
 from littlecascade.training.runstate import RunFolder

@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     encoding = tokenizer.train(chain(counted.elements(), texts), options.vocabulary)
     encoding.save(options.out)
     embeddings = embed(list(texts))
+    enrich(embeddings, texts, {word.text: word.entry for word in words})
     save(options.out / "teacher.safetensors", texts, embeddings)
     report = {"texts": dict(Counter(texts.values())), "lengths": lengths(encoding, counted)}
     print(json.dumps({**report, "seconds": round(time.monotonic() - began, 1)}, indent=1))
@@ -137,6 +138,19 @@ def embed(texts: Sequence[str]) -> Tensor:
             result[rows] = torch.nn.functional.normalize(mean, dim=-1).half()
             progress.update(len(rows))
     return result
+
+
+@torch.inference_mode()
+def enrich(embeddings: Tensor, texts: Mapping[str, str], entries: Mapping[str, str]) -> None:
+    """Moves every text of kind "word", in place, half the way to what the teacher makes of its dictionary entry.
+
+    A word by itself says too little to the teacher: of the 50 held-out synonyms it puts 29 next to the right name
+    alone, and 39 with their entries. Captions stay where they are, so that the names do.
+    """
+    rows = [row for row, (text, kind) in enumerate(texts.items()) if kind == "word" and text in entries]
+    listed = list(texts)
+    described = embed([entries[listed[row]] for row in rows])
+    embeddings[rows] = torch.nn.functional.normalize(embeddings[rows].float() + described.float(), dim=-1).half()
 
 
 def batches(sizes: Sequence[int], limit: int) -> Iterator[list[int]]:

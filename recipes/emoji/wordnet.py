@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,8 @@ CONCRETE = {5, 6, 8, 11, 13, 15, 17, 18, 19, 20, 25, 27}
 phenomenon, plant, shape, substance."""
 CONCRETE_FACTOR, SINGLE_FACTOR = 4, 2
 NAME_USES = 5
+HYPERNYM = ("@", "@i")
+SYNONYMS = 4
 LONGEST_DEFINITION = 16
 _WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
 
@@ -31,22 +33,25 @@ class WordNetError(RuntimeError):
 
 @dataclass(frozen=True)
 class Word:
-    """A word or two, in lower case, with the definition of its first sense that can be drawn (or else of its
-    first sense), and its number of uses."""
+    """A word or two, in lower case, with its number of uses, and of its first sense that can be drawn (or else of its
+    first sense) the definition and the `entry`: word, synonyms, hypernym and definition in one line."""
 
     text: str
     definition: str
+    entry: str
     concrete: bool
     count: int
 
 
 @dataclass(frozen=True)
 class Synset:
-    """One meaning: the words for it as they are written, its lexicographer file and its definition."""
+    """One meaning: the words for it as they are written, its lexicographer file, its definition and the offsets of its
+    hypernyms, which are in the same data file."""
 
     words: tuple[str, ...]
     file: int
     definition: str
+    hypernyms: tuple[str, ...]
 
 
 def folder() -> Path:
@@ -82,7 +87,9 @@ def common_words(data: Path, limit: int) -> list[Word]:
             is_name = lemma not in synset.words
             if (is_name and uses[lemma] < NAME_USES) or lemma in found:
                 continue
-            found[lemma] = Word(lemma, synset.definition, synset.file in CONCRETE, uses[lemma])
+            kinds = [synsets[part, offset].words[0] for offset in synset.hypernyms if (part, offset) in synsets]
+            entry = describe(lemma, synset, kinds)
+            found[lemma] = Word(lemma, synset.definition, entry, synset.file in CONCRETE, uses[lemma])
 
     def rank(word: Word) -> tuple[int, int, str]:
         parts = word.text.split()
@@ -97,9 +104,11 @@ def read_synsets(path: Path) -> Iterator[tuple[str, Synset, str]]:
     for line in _entries(path):
         record, _, gloss = line.partition("|")
         fields = record.split()
-        words = (fields[4 + 2 * i] for i in range(int(fields[3], 16)))
-        spelt = tuple(re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in words)
-        yield fields[0], Synset(spelt, int(fields[1]), shorten(gloss)), gloss
+        end = 4 + 2 * int(fields[3], 16)
+        spelt = tuple(re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in fields[4:end:2])
+        pointers = fields[end + 1 : end + 1 + 4 * int(fields[end])]
+        hypernyms = tuple(to for sign, to in zip(pointers[::4], pointers[1::4], strict=True) if sign in HYPERNYM)
+        yield fields[0], Synset(spelt, int(fields[1]), shorten(gloss), hypernyms), gloss
 
 
 def read_index(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -107,6 +116,18 @@ def read_index(path: Path) -> Iterator[tuple[str, list[str]]]:
     for line in _entries(path):
         fields = line.split()
         yield fields[0].replace("_", " "), fields[-int(fields[2]) :]
+
+
+def describe(lemma: str, synset: Synset, kinds: Sequence[str]) -> str:
+    """What a dictionary says of `lemma` in the meaning `synset`, whose hypernyms' first words are `kinds`.
+
+    >>> describe("kitty", Synset(("kitty", "cat"), 5, "an animal", ()), ["feline"])
+    'kitty (cat), a kind of feline: an animal'
+    """
+    others = [word for word in synset.words if word.lower() != lemma][:SYNONYMS]
+    synonyms = f" ({', '.join(others)})" if others else ""
+    kind = f", a kind of {kinds[0]}" if kinds else ""
+    return f"{lemma}{synonyms}{kind}" + (f": {synset.definition}" if synset.definition else "")
 
 
 def shorten(gloss: str) -> str:

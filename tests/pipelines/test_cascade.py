@@ -9,7 +9,7 @@ from PIL import Image
 
 from littlecascade import Cascade, InputError
 from littlecascade.pipelines import cascade as cascade_module
-from littlecascade.pipelines.components import Model
+from littlecascade.pipelines.model import Model
 
 
 @pytest.fixture(scope="module")

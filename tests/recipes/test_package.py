@@ -21,7 +21,7 @@ from littlecascade.conditioning.clip import TextTower, VisionTower
 from littlecascade.conditioning.image import ImageEncoder
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.errors import InputError
-from littlecascade.pipelines.components import Model
+from littlecascade.pipelines.model import Model
 from littlecascade.presets import TINY
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "emoji"

@@ -19,6 +19,7 @@ NOUNS = """\
 00000002 13 n 01 hot_dog 0 000 | a sausage in a bun
 00000003 21 n 01 kitty 0 000 | stakes of a game
 00000004 05 n 02 kitty 1 cat 0 000 | an animal that a dog chases
+00000009 03 n 02 four-legged_thing 0 beast 0 000 | a thing on four legs
 00000005 18 n 01 Dog_Star 0 000 | a star with a name
 00000006 09 n 01 idea 0 000 | a thought about a dog; an idea of a cat
 """
@@ -75,6 +76,8 @@ def test_words_are_ranked_by_use(recipe: SimpleNamespace, wordnet_folder: Path) 
     assert by_text["hot dog"].count == 1
     assert by_text["kitty"].definition == "an animal that a dog chases"  # the sense that can be drawn
     assert by_text["dog"].definition == "an animal that barks"
+    assert by_text["dog"].entry == "dog (hound), a kind of four-legged thing: an animal that barks"
+    assert by_text["hot dog"].entry == "hot dog: a sausage in a bun"  # neither synonyms nor a hypernym
     assert by_text["barking"].text == "barking"  # without the marker (p)
     assert [word.text for word in words if not word.concrete] == ["idea", "barking"]
 
@@ -129,6 +132,22 @@ def test_texts_and_embeddings_are_saved_row_by_row(recipe: SimpleNamespace, tmp_
     tensors = files.load(tmp_path / "teacher.safetensors")
     assert [recipe.teacher.KINDS[kind] for kind in tensors["kinds"].tolist()] == list(texts.values())
     assert tensors["embeddings"].shape == (3, 4)
+
+
+def test_words_move_half_the_way_to_their_entries(recipe: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = torch.eye(4, dtype=torch.float16)
+
+
+    @torch.inference_mode()
+    def embed(texts: list[str]) -> torch.Tensor:
+        return axes[[{"an entry": 3}[text] for text in texts]]
+
+    monkeypatch.setattr(recipe.teacher, "embed", embed)
+    with torch.inference_mode():  # as the teacher's own embeddings come
+        embeddings = axes[:3].clone()
+    recipe.teacher.enrich(embeddings, {"dog": "caption", "cat": "word", "owl": "word"}, {"dog": "?", "cat": "an entry"})
+    torch.testing.assert_close(embeddings[[0, 2]], axes[[0, 2]])
+    torch.testing.assert_close(embeddings[1].float(), torch.tensor([0.0, 0.5**0.5, 0.0, 0.5**0.5]), atol=1e-3, rtol=0)
 
 
 @pytest.mark.slow

@@ -103,6 +103,18 @@ def test_training_from_a_checkpoint_takes_its_weights_and_the_runs_dropout(run: 
 
 
 @pytest.mark.slow
+def test_stage_c_learns_from_pictures_alone_too(run: Runner, made_up) -> None:
+    task = TASKS["c"].build(parse_config(TASKS["c"].config, made_up["c"] | {"image_share": 0.6, "image_alone": 0.5}))
+    batch = task.fetch([0] * 400, Draws(0, range(400)))
+    empty = task.captions.embed([task.captions.empty]).hidden[0]
+    shown = batch["image"].flatten(1).any(1)
+    silent = (batch["text"] == empty).flatten(1).all(1)
+    assert 0.5 < shown.float().mean() < 0.7
+    assert 0.4 < silent[shown].float().mean() < 0.65
+    assert silent[~shown].float().mean() < 0.15  # text_dropout's share
+
+
+@pytest.mark.slow
 def test_a_run_keeps_its_network_and_data_and_may_change_the_rest(run: Runner, tmp_path: Path) -> None:
     run("compressor", "x", updates=1)
     with pytest.raises(InputError, match=r"can't go on .*seed was 0, is now 1.* experiment_id"):

@@ -21,7 +21,8 @@ from littlecascade.data.order import derive_seed
 from littlecascade.data.pixels import open_picture, to_image, to_rgb, to_tensor
 from littlecascade.errors import InputError
 from littlecascade.memory.precision import choose_device, choose_dtype
-from littlecascade.pipelines.components import Components, Model
+from littlecascade.pipelines.components import Components
+from littlecascade.pipelines.model import Model
 from littlecascade.pipelines.results import Reconstruction, Result
 from littlecascade.pipelines.sampling import OnStep, Settings, draw
 

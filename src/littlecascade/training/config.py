@@ -175,7 +175,8 @@ class StageCRun(DiffusionRun):
     fixed: ClassVar[frozenset[str]] = DiffusionRun.fixed | {"image_path"}
 
     image_path: Path | None = None  # ours
-    image_share: Share = 0.1  # ours, the official constant
+    image_share: Share = 0.1  # ours, the official constant: samples that are given their picture's embedding
+    image_alone: Share = 0.0  # ours: how many of those have their text dropped, to vary pictures without a prompt
     previewer_checkpoint_path: Path | None = None
     validation_prompts: list[str] = []  # ours
 

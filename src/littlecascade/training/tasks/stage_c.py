@@ -52,11 +52,14 @@ class StageCTask(DiffusionTask):
 
     def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
         rows = self.captions.choose(indices, draws, self.config.text_dropout)
-        text = self.captions.embed(rows)
-        batch = {"x0": self.latents[indices], "text": text.hidden, "pooled": text.pooled}
+        conditions: Batch = {}
         if self.images is not None:
-            batch["image"] = keep(self.images[indices], draws.chance(self.config.image_share))
-        return batch
+            shown = draws.chance(self.config.image_share)
+            alone = (shown & draws.chance(self.config.image_alone)).tolist()
+            rows = [self.captions.empty if silent else row for row, silent in zip(rows, alone, strict=True)]
+            conditions["image"] = keep(self.images[indices], shown)
+        text = self.captions.embed(rows)
+        return {"x0": self.latents[indices], "text": text.hidden, "pooled": text.pooled, **conditions}
 
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         return self.network.encode_conditions(batch["text"], batch["pooled"], batch.get("image"))
