@@ -37,6 +37,7 @@ from emoji_reference import Reference, thing
 from measures import Gallery, gradient_energy, grey, main_colour, small, within
 
 from littlecascade import Cascade
+from littlecascade.conditioning.prompts import escape
 from littlecascade.data.pixels import PixelCache, to_image, to_tensor
 from littlecascade.training.tasks.common import psnr
 
@@ -83,7 +84,7 @@ def draw(cascade: Cascade, prompts: Sequence[str], label: str) -> Tensor:
     """A picture (3, H, W) of each prompt."""
 
     def one_batch(start: int) -> Tensor:
-        result = cascade.generate(prompts[start : start + BATCH], seed=SEED + start)
+        result = cascade.generate([escape(prompt) for prompt in prompts[start : start + BATCH]], seed=SEED + start)
         return torch.stack([to_tensor(image) for image in result.images])
 
     return _in_batches(one_batch, len(prompts), label)
@@ -94,9 +95,9 @@ def reconstruct(cascade: Cascade, cache: PixelCache, rows: Sequence[int], label:
     size = (cache.pixels.shape[-1], cache.pixels.shape[-2])
 
     def one_batch(start: int) -> Tensor:
-        latents = cascade.encode([to_image(picture) for picture in cache.batch(rows[start : start + BATCH])])
-        images = cascade.decode(latents, size=size, seed=SEED + start)
-        return torch.stack([to_tensor(image) for image in images])
+        encoded = cascade.encode([to_image(picture) for picture in cache.batch(rows[start : start + BATCH])])
+        decoded = cascade.decode(encoded.latents, size=size, seed=SEED + start)
+        return torch.stack([to_tensor(image) for image in decoded.images])
 
     return _in_batches(one_batch, len(rows), label)
 

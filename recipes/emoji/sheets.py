@@ -92,8 +92,8 @@ def reconstruction_sheet(cascade: Cascade, data: Path) -> Image.Image:
         originals += [Image.open(io.BytesIO(sample.picture.read())).convert("RGB") for sample in chosen]
     size = (cascade.drawing.image_size,) * 2
     originals = [image.resize(size, Image.Resampling.LANCZOS) for image in originals]
-    images = cascade.decode(cascade.encode(originals), size=size, seed=SEED)
-    return lay_out([*originals, *images], None, RECONSTRUCTIONS)
+    drawn = cascade.decode(cascade.encode(originals).latents, size=size, seed=SEED)
+    return lay_out([*originals, *drawn.images], None, RECONSTRUCTIONS)
 
 
 def lay_out(images: Sequence[Image.Image], labels: Sequence[str] | None, columns: int) -> Image.Image:

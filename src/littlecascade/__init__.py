@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from littlecascade.errors import InputError
     from littlecascade.pipelines.cascade import Cascade
+    from littlecascade.pipelines.results import Result, StopDrawing, load_latents
 
 __version__ = "0.1.0"
-__all__ = ["Cascade", "InputError", "__version__"]
+__all__ = ["Cascade", "InputError", "Result", "StopDrawing", "__version__", "load_latents"]
 
-_HOMES = {"Cascade": "littlecascade.pipelines.cascade", "InputError": "littlecascade.errors"}
+_HOMES = {
+    "Cascade": "littlecascade.pipelines.cascade",
+    "InputError": "littlecascade.errors",
+    "Result": "littlecascade.pipelines.results",
+    "StopDrawing": "littlecascade.pipelines.results",
+    "load_latents": "littlecascade.pipelines.results",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 
 class InputError(Exception):
@@ -17,8 +17,16 @@ class InputError(Exception):
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that is spelt most like `word`, upper and lower case taken alike, or None if none comes close."""
     by_folded = {choice.casefold(): choice for choice in choices}
-    close = get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.5)
-    return by_folded[close[0]] if close else None
+    close = get_close_matches(word.casefold(), by_folded, n=len(by_folded) or 1, cutoff=0.5)
+    if not close:
+        return None
+    return by_folded[max(close, key=lambda choice: _likeness(word.casefold(), choice))]
+
+
+def _likeness(word: str, choice: str) -> float:
+    """How alike two words are, from 0 to 2; letters in another order count half."""
+    pairs = ((word, choice), (sorted(word), sorted(choice)))
+    return sum(SequenceMatcher(None, one, other).ratio() for one, other in pairs)
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

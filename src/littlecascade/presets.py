@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from littlecascade.checkpoint.derive import structure
 from littlecascade.conditioning.clip import TextConfig, VisionConfig
 from littlecascade.errors import InputError, suggest
 from littlecascade.models.config import (
@@ -14,6 +17,7 @@ from littlecascade.models.config import (
     StageCConfig,
     StageSpec,
     TrunkConfig,
+    to_dict,
 )
 
 
@@ -207,3 +211,12 @@ def find_preset(name: str) -> Preset:
         known = (*PRESETS, *_OFFICIAL_NAMES)
         raise InputError(f"Unknown size {name!r}; there are {', '.join(known)}.{suggest(name, known)}")
     return PRESETS[own]
+
+
+def sizes_of(role: str, config: Mapping[str, Any]) -> list[str]:
+    """The sizes whose stage_a, stage_b, stage_c, compressor, previewer, text or image has weights of the same shapes.
+
+    config: plain values.
+    """
+    shapes = structure(config)
+    return [name for name, preset in PRESETS.items() if structure(to_dict(getattr(preset, role))) == shapes]

@@ -31,6 +31,9 @@ def save_png(image: Image.Image, path: Path, recipe: Mapping[str, Any]) -> None:
     try:
         image.save(part, format="PNG", pnginfo=info)
         part.replace(path)
+    except OSError as error:
+        error.add_note(f"'{path}' could not be written")
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from littlecascade.checkpoint import files
+from littlecascade.checkpoint.lazy import LazyTensors
 from littlecascade.errors import InputError
 
 
@@ -51,6 +53,37 @@ def test_a_loaded_file_can_be_saved_over_itself(tmp_path: Path, tensors) -> None
     assert_same(files.load(path), tensors)
 
 
+def test_every_number_format_and_shape_is_written_as_safetensors_reads_it(tmp_path: Path) -> None:
+    tensors = {name: torch.arange(1, 4).to(dtype) for name, dtype in files.DTYPES.items()} | {
+        "scalar": torch.tensor(7),
+        "empty": torch.zeros(0, 3),
+        "ünder": torch.ones(2, 1, 3, dtype=torch.float16),
+    }
+    files.save(tmp_path / "w.safetensors", tensors)
+    assert_same(load_file(tmp_path / "w.safetensors"), tensors)
+
+
+def test_tensors_are_made_one_at_a_time(tmp_path: Path) -> None:
+    alive = weakref.WeakSet()
+
+    def make() -> torch.Tensor:
+        assert not list(alive), "the one before is still held"
+        tensor = torch.ones(3)
+        alive.add(tensor)
+        return tensor
+
+    names = [f"t{number}" for number in range(4)]
+    outline = dict.fromkeys(names, torch.empty(3, device="meta"))
+    files.save(tmp_path / "w.safetensors", LazyTensors(dict.fromkeys(names, make)), outline=outline)
+    assert_same(files.load(tmp_path / "w.safetensors"), dict.fromkeys(names, torch.ones(3)))
+
+
+def test_tensors_that_are_not_as_announced_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="announced as"):
+        files.save(tmp_path / "w.safetensors", {"a": torch.ones(3)}, outline={"a": torch.ones(4)})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_pytorch_files_are_read_and_unwrapped(tmp_path: Path, tensors, suffix: str, wrapped: bool) -> None:
@@ -60,17 +93,16 @@ def test_pytorch_files_are_read_and_unwrapped(tmp_path: Path, tensors, suffix: s
     assert files.metadata(path) == {}
 
 
-def test_a_failing_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, tensors, monkeypatch) -> None:
+def test_a_failing_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, tensors) -> None:
     path = tmp_path / "w.safetensors"
     files.save(path, tensors)
 
-    def run_out_of_space(tensors, filename, metadata):
-        Path(filename).write_bytes(b"half a fi")
+    def run_out_of_space() -> torch.Tensor:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", run_out_of_space)
+    halfway = LazyTensors({"a": lambda: torch.zeros(100), "b": run_out_of_space})
     with pytest.raises(OSError, match="No space left"):
-        files.save(path, {"other": torch.zeros(1)})
+        files.save(path, halfway, outline={"a": torch.zeros(100), "b": torch.zeros(2)})
     assert_same(files.load(path), tensors)
     assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
 

@@ -82,6 +82,14 @@ def test_global_response_norm_holds_where_float16_squares_overflow() -> None:
     assert gradient.isfinite().all()
 
 
+def test_global_response_norm_of_a_map_that_is_summed_in_parts() -> None:
+    grn = blocks.GlobalResponseNorm(256)
+    torch.nn.init.normal_(grn.gamma)
+    x = torch.randn(2, 40, 41, 256)
+    assert x.numel() > blocks._SquareSum.PART
+    torch.testing.assert_close(grn(x), plain_grn(x, grn.gamma, grn.beta))
+
+
 def test_global_response_norm_of_nothing_has_a_finite_gradient() -> None:
     grn = blocks.GlobalResponseNorm(6)
     torch.nn.init.ones_(grn.gamma)

@@ -137,7 +137,6 @@ def test_texts_and_embeddings_are_saved_row_by_row(recipe: SimpleNamespace, tmp_
 def test_words_move_half_the_way_to_their_entries(recipe: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     axes = torch.eye(4, dtype=torch.float16)
 
-
     @torch.inference_mode()
     def embed(texts: list[str]) -> torch.Tensor:
         return axes[[{"an entry": 3}[text] for text in texts]]

@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from littlecascade.checkpoint import files
@@ -186,12 +186,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint(toy: ModuleType, tmp_path: P
     toy.run(toy.config(tmp_path, updates=5, save_every=5))
     before = (config.folder / "state.safetensors").read_bytes()
 
-    def full(own: object, path: Path, metadata: object) -> None:
-        Path(path).write_bytes(b"half")
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    def full(file: BinaryIO, *rest: object) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "save_file", full)
+        patch.setattr(files, "_write", full)
         with pytest.raises(OSError, match=r"checkpoint of update 10 can't be written .* No space left .* untouched"):
             toy.run(config)
     assert (config.folder / "state.safetensors").read_bytes() == before

@@ -2,45 +2,88 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import pickle
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from littlecascade.errors import InputError, suggest
 
 _PICKLED = (".pt", ".pth", ".ckpt", ".bin")
+ENDINGS = (".safetensors", *_PICKLED)
+"""Of the names of weight files."""
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Number formats by the name that safetensors gives them."""
 
 
 def save(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    outline: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a safetensors file whole or not at all: a failure leaves the file that was there.
 
-    Tensors may lie on any device; those that are one and the same in memory (tied weights) are each written.
+    Tensors may lie on any device, and each is asked for when it is written, so that no more than one need be in memory.
+    outline: tensors of the same names, shapes and number formats, without data, where making them twice is costly.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    own: dict[str, Tensor] = {}
-    addresses: set[int] = set()
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().contiguous()
-        own[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor
-        addresses.add(tensor.data_ptr())
     try:
-        save_file(own, temporary, dict(metadata or {}))
-        with temporary.open("rb+") as file:
+        with temporary.open("wb") as file:
+            _write(file, tensors, outline or tensors, metadata or {})
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write(
+    file: BinaryIO, tensors: Mapping[str, Tensor], outline: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """The header, then the tensors one by one; wide number formats first, so that all begin at multiples of theirs."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    kinds = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in outline.items()}
+    end = 0
+    for name in sorted(kinds, key=lambda name: (-kinds[name][0].itemsize, name)):
+        dtype, shape = kinds[name]
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": names[dtype], "shape": shape, "data_offsets": (start, end)}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in header:
+        if name in kinds:
+            tensor = tensors[name].detach().to("cpu").contiguous()
+            if (tensor.dtype, tuple(tensor.shape)) != kinds[name]:
+                raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, and was announced as {kinds[name]}")
+            file.write(tensor.flatten().view(torch.uint8).numpy().data)
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Tensor]:
@@ -69,9 +112,8 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
-    if path.suffix not in (".safetensors", *_PICKLED):
-        kinds = ", ".join((".safetensors", *_PICKLED))
-        raise InputError(f"{path} is no weight file: its name ends in none of {kinds}.")
+    if path.suffix not in ENDINGS:
+        raise InputError(f"{path} is no weight file: its name ends in none of {', '.join(ENDINGS)}.")
     if not path.is_file():
         beside = sorted(file.name for file in path.parent.iterdir()) if path.parent.is_dir() else []
         raise InputError(f"There is no weight file {path.absolute()}.{suggest(path.name, beside)}")

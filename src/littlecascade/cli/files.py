@@ -6,15 +6,11 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from littlecascade.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 _OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 _LONGEST_STEM = 50  # characters, so that four bytes each still make a file name
@@ -48,8 +44,24 @@ def plan_outputs(target: str | None, stems: Sequence[str], *, overwrite: bool = 
         folder = Path(target or ".")
         _check_writable(folder)
         return _free_names(folder, stems, overwrite=overwrite)
-    paths = _numbered(Path(target), len(stems))
-    _check_writable(paths[0].parent)
+    return _plan_files(Path(target), len(stems), overwrite=overwrite)
+
+
+def plan_latents(target: str | None, number: int, *, overwrite: bool = False) -> list[Path]:
+    """The `number` safetensors files that latents will be written to, none of them without a target.
+
+    Raises `InputError` as `plan_outputs` does.
+    """
+    if target is None:
+        return []
+    if Path(target).suffix != ".safetensors":
+        raise InputError(f"--save-latents '{target}': latents are written to a file whose name ends in .safetensors.")
+    return _plan_files(Path(target), number, overwrite=overwrite)
+
+
+def _plan_files(target: Path, number: int, *, overwrite: bool) -> list[Path]:
+    paths = _numbered(target, number)
+    _check_writable(target.parent)
     for path in paths:
         if path.is_dir():
             raise InputError(f"'{path}' is a folder: name a file, or end it with '/' to write into it.")
@@ -78,16 +90,18 @@ def _numbered(path: Path, number: int) -> list[Path]:
 
 
 def _free_names(folder: Path, stems: Sequence[str], *, overwrite: bool) -> list[Path]:
+    taken = set() if overwrite else {path.name.casefold() for path in folder.iterdir()}
+    choices = {stem: _names(stem) for stem in stems}
     chosen: list[Path] = []
     for stem in stems:
-        chosen.append(_free_name(folder, stem, chosen, overwrite=overwrite))
+        name = next(name for name in choices[stem] if name.casefold() not in taken)
+        taken.add(name.casefold())
+        chosen.append(folder / name)
     return chosen
 
 
-def _free_name(folder: Path, stem: str, taken: Collection[Path], *, overwrite: bool) -> Path:
-    names = chain([f"{stem}.png"], (f"{stem}-{index}.png" for index in count(2)))
-    paths = (folder / name for name in names)
-    return next(path for path in paths if path not in taken and (overwrite or not path.exists()))
+def _names(stem: str) -> Iterator[str]:
+    return chain([f"{stem}.png"], (f"{stem}-{index}.png" for index in count(2)))
 
 
 def _check_writable(folder: Path) -> None:

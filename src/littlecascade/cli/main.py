@@ -6,11 +6,18 @@ import sys
 from collections.abc import Sequence
 
 from littlecascade import __version__
-from littlecascade.cli import generate, reconstruct, train
+from littlecascade.cli import edit, generate, models, reconstruct, train, vary
 from littlecascade.cli.parser import Parser
 from littlecascade.errors import InputError, suggest
 
-COMMANDS = {"generate": generate, "reconstruct": reconstruct, "train": train}
+COMMANDS = {
+    "generate": generate,
+    "vary": vary,
+    "edit": edit,
+    "reconstruct": reconstruct,
+    "train": train,
+    "models": models,
+}
 """Each is a module with `add_parser(subparsers, **keywords) -> Parser` and `run(args) -> exit code`."""
 
 
@@ -53,7 +60,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="littlecascade",
         parents=[shared],
-        description="Stable Cascade for one person: draw pictures from words, reconstruct pictures, train every stage.",
+        description="Stable Cascade for one person: draw pictures from words and from pictures, and train every stage.",
     )
     parser.add_argument("--version", action="version", version=f"littlecascade {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
@@ -61,11 +68,13 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
 
 
 def _explain(error: InputError | OSError | KeyboardInterrupt) -> tuple[str, int]:
-    """What to tell about `error`, and the exit code."""
+    """What to tell about `error` and of its notes, and the exit code."""
+    notes = getattr(error, "__notes__", [])
     match error:
         case InputError():
-            return str(error), 2
+            line, code = str(error), 2
         case KeyboardInterrupt():
-            return "interrupted", 130
+            line, code = "interrupted", 130
         case _:
-            return f"{error} (--debug shows where)", 1
+            line, code = f"{error} (--debug shows where)", 1
+    return "; ".join([line, *notes]), code

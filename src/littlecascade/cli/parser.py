@@ -18,10 +18,23 @@ _LARGEST_SEED = 2**63 - 1
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that raises `InputError` where argparse would exit, and takes no abbreviations."""
+    """An `ArgumentParser` that raises `InputError` where argparse would exit, and takes no abbreviations.
+
+    Arguments without a dash may stand anywhere between the options of a command.
+    """
 
     def __init__(self, **keywords) -> None:
         super().__init__(**{"allow_abbrev": False, **keywords})
+        self._intermixing = False
+
+    def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self._subparsers is not None or self._intermixing:
+            return super().parse_known_args(args, namespace)
+        self._intermixing = True  # in Python 3.11 the next call comes back here
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixing = False
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}. '{self.prog} --help' lists what it takes.")
@@ -32,9 +45,7 @@ class Parser(argparse.ArgumentParser):
         if word.startswith("-"):
             hint = suggest(word, [option for option in self._option_string_actions if option.startswith("--")])
             raise InputError(f"unknown option {word!r}.{hint} '{self.prog} --help' lists the options.")
-        raise InputError(
-            f"unexpected argument {word!r}: arguments without a dash stand together, and quoted if they hold spaces."
-        )
+        raise InputError(f"unexpected argument {word!r}. '{self.prog} --help' lists what it takes.")
 
 
 def size(text: str) -> tuple[int, int]:
@@ -72,6 +83,44 @@ def number(text: str) -> float:
     if not math.isfinite(value) or value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
     return value
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them.
+
+    >>> numbers("1, 0.5,-2")
+    (1.0, 0.5, -2.0)
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} are not numbers with commas between them, such as 1,0.5") from None
+
+
+def strength(text: str) -> float:
+    """A number above 0 and up to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 (the same picture) and up to 1 (a new one)")
+    return value
+
+
+def interval(text: str) -> tuple[float, float]:
+    """Two numbers in order from 0 to 1, with a dash between them.
+
+    >>> interval("0.2-0.8")
+    (0.2, 0.8)
+    """
+    try:
+        first, last = (float(part) for part in text.split("-"))
+    except ValueError:
+        first, last = math.nan, math.nan
+    if not 0 <= first <= last <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an interval between 0 and 1, such as 0.2-0.8")
+    return first, last
 
 
 def setting(text: str) -> str:

@@ -31,11 +31,15 @@ class Progress:
         picture = preview() if self._pictures else None
         self._screen.show(f"Stage {stage.upper()} {'#' * filled}{'.' * (_BAR - filled)} {step}/{steps}", picture)
 
+    def clear(self) -> None:
+        """Erase what is shown, so that other text can be written."""
+        if self._screen is not None:
+            self._screen.clear()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._screen is not None:
-            self._screen.clear()
+        self.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from littlecascade.checkpoint import assign, files
 from littlecascade.conditioning import folder as folders
 from littlecascade.conditioning.clip import TextConfig, TextTower
+from littlecascade.conditioning.prompts import Prompt
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.errors import InputError
 
@@ -22,6 +24,17 @@ class TextEmbedding(NamedTuple):
 
     hidden: Tensor
     pooled: Tensor
+
+
+_Embedded = dict[tuple[int, ...], tuple[Tensor, Tensor]]
+"""Hidden states `(tokens, width)` and pooled vector `(projection,)` by the token ids of a chunk."""
+
+
+class _Piece(NamedTuple):
+    """The token ids of one chunk, and the weight of each, or no weights where all are 1."""
+
+    ids: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 class TextEncoder:
@@ -36,6 +49,11 @@ class TextEncoder:
     `mask_padding` hides padding from padding, as the official release and diffusers do; without it (as some other
     tools do) the hidden states of the padding differ, and nothing else.
     The last `cache_size` chunks are kept, so that the empty prompt and repeated ones cost nothing.
+
+    A word's weight w (see `Prompt`) takes its tokens' hidden states along the line from the empty prompt's, at the same
+    place, through their own: empty + w (own - empty). So 1 changes nothing, 0 says nothing and more says more. Places
+    that speak for the whole chunk (its end, the padding, the pooled vector) take the mean weight of its tokens. A token
+    has the weight of its first sign.
     """
 
     def __init__(
@@ -101,12 +119,12 @@ class TextEncoder:
         """Tokens of a prompt that fit into one chunk, between its beginning and its end."""
         return self.tokens - 2
 
-    def chunks(self, prompt: str) -> int:
+    def chunks(self, prompt: str | Prompt) -> int:
         """Number of chunks that a prompt needs: 1 unless it has more than `length` tokens."""
-        return len(self.tokenizer.chunks(prompt, self.length))
+        return len(self._cut(prompt))
 
-    def encode(self, prompts: Sequence[str], chunks: int | None = None, batch_size: int = 32) -> TextEmbedding:
-        """Embeds prompts; T is `chunks * tokens`.
+    def encode(self, prompts: Sequence[str | Prompt], chunks: int | None = None, batch_size: int = 32) -> TextEmbedding:
+        """Embeds prompts; T is `chunks * tokens`. A string is taken as it stands: `Prompt.parse` reads weights.
 
         `chunks`: how many each prompt is brought to. None takes what the prompts need, which must be the same for
         all: filling up the shorter ones would let a picture depend on its neighbours' prompts, so draw them in groups.
@@ -118,7 +136,7 @@ class TextEncoder:
         """
         if isinstance(prompts, str) or not prompts:
             raise InputError("TextEncoder.encode takes a list of at least one prompt, such as ['a red apple'].")
-        own = [self.tokenizer.chunks(prompt, self.length) for prompt in prompts]
+        own = [self._cut(prompt) for prompt in prompts]
         counts = sorted({len(pieces) for pieces in own})
         if chunks is None and len(counts) > 1:
             raise InputError(
@@ -126,21 +144,45 @@ class TextEncoder:
                 "length together, or name the number of chunks to fill up or cut to."
             )
         count = chunks or counts[0]
-        own = [[tuple(piece) for piece in pieces[:count]] for pieces in own]
-        filled = [pieces + [()] * (count - len(pieces)) for pieces in own]
-        known = self._embed([piece for pieces in filled for piece in pieces], batch_size)
-        hidden = torch.stack([torch.cat([known[piece][0] for piece in pieces]) for pieces in filled])
-        pooled = torch.stack([torch.stack([known[piece][1] for piece in pieces]).mean(0) for pieces in own])
+        own = [pieces[:count] for pieces in own]
+        filled = [pieces + [_Piece()] * (count - len(pieces)) for pieces in own]
+        wanted = [piece.ids for pieces in filled for piece in pieces]
+        empty = [()] if any(piece.weights for pieces in own for piece in pieces) else []
+        known = self._embed(wanted + empty, batch_size)
+        hidden = torch.stack([torch.cat([self._hidden(piece, known) for piece in pieces]) for pieces in filled])
+        pooled = torch.stack([torch.stack([self._pooled(piece, known) for piece in pieces]).mean(0) for pieces in own])
         return TextEmbedding(hidden, pooled.unsqueeze(1))
 
     def clear(self) -> None:
         """Frees the cached embeddings; they also have to go when the tower's weights change."""
         self._cache.clear()
 
+    def _cut(self, prompt: str | Prompt) -> list[_Piece]:
+        """A prompt's chunks."""
+        prompt = Prompt.plain(prompt) if isinstance(prompt, str) else prompt
+        ids = [tuple(chunk) for chunk in self.tokenizer.chunks(prompt.text, self.length)]
+        if not prompt.weighted:
+            return [_Piece(chunk) for chunk in ids]
+        weights = iter([prompt.weights[start] for start in self.tokenizer.starts(prompt.text)])
+        pieces = [_Piece(chunk, tuple(islice(weights, len(chunk)))) for chunk in ids]
+        return [piece if any(weight != 1 for weight in piece.weights) else _Piece(piece.ids) for piece in pieces]
+
+    def _hidden(self, piece: _Piece, known: _Embedded) -> Tensor:
+        """Hidden states `(tokens, width)` of a chunk, weighted."""
+        if not piece.weights:
+            return known[piece.ids][0]
+        weights = torch.full((self.tokens, 1), _mean(piece.weights))
+        weights[1 : len(piece.ids) + 1, 0] = torch.tensor(piece.weights)
+        return _along(known[()][0], known[piece.ids][0], weights)
+
+    def _pooled(self, piece: _Piece, known: _Embedded) -> Tensor:
+        """Pooled vector `(projection,)` of a chunk, weighted."""
+        if not piece.weights:
+            return known[piece.ids][1]
+        return _along(known[()][1], known[piece.ids][1], torch.tensor(_mean(piece.weights)))
+
     @torch.no_grad()
-    def _embed(
-        self, pieces: Sequence[tuple[int, ...]], batch_size: int
-    ) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+    def _embed(self, pieces: Sequence[tuple[int, ...]], batch_size: int) -> _Embedded:
         """Hidden states `(tokens, width)` and pooled vector `(projection,)` of each distinct chunk."""
         weight = self.tower.text_projection.weight
         distinct = list(dict.fromkeys(pieces))
@@ -158,3 +200,12 @@ class TextEncoder:
         while len(self._cache) > self.cache_size:
             self._cache.popitem(last=False)
         return known
+
+
+def _mean(weights: Sequence[float]) -> float:
+    return sum(weights) / len(weights)
+
+
+def _along(empty: Tensor, own: Tensor, weights: Tensor) -> Tensor:
+    """`empty + weights (own - empty)`, computed in float32; exactly `own` at 1 and `empty` at 0."""
+    return torch.lerp(empty.float(), own.float(), weights.to(own.device)).to(own.dtype)

@@ -93,6 +93,10 @@ class ClipTokenizer:
         """The ids of a text of any length, without the tokens that begin and end it."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def starts(self, text: str) -> list[int]:
+        """Where in `text` each token of `encode` begins; tokens of one sign begin alike."""
+        return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, in lower case, words apart by one space; special tokens are left out."""
         text = self._tokenizer.decode(list(ids), skip_special_tokens=True)

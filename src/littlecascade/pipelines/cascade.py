@@ -1,43 +1,51 @@
-"""The cascade: prompt to Stage C to Stage B to Stage A, and a picture's way through the compressor and back."""
+"""The cascade: draw from words and pictures, and take pictures through their latents and back."""
 
 from __future__ import annotations
 
-import math
 import secrets
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from littlecascade import __version__
-from littlecascade.data.order import derive_seed
-from littlecascade.data.pixels import open_picture, to_image, to_rgb, to_tensor
+from littlecascade.conditioning.prompts import Prompt
+from littlecascade.data.pixels import cover
 from littlecascade.errors import InputError
 from littlecascade.memory.precision import choose_device, choose_dtype
+from littlecascade.pipelines import decoder, prior
 from littlecascade.pipelines.components import Components
+from littlecascade.pipelines.drawing import Order, decode_pictures, draw_pictures, encode_pictures
 from littlecascade.pipelines.model import Model
-from littlecascade.pipelines.results import Reconstruction, Result
-from littlecascade.pipelines.sampling import OnStep, Settings, draw
-
-Preview = Callable[[], Image.Image]
-"""Makes a small picture of what is being drawn; costs time only when called."""
-
-Progress = Callable[[str, int, int, Preview], None]
-"""Called after each step with the stage ("c" or "b"), the step's number (from 1), how many there are, and a preview."""
+from littlecascade.pipelines.pictures import Picture, as_list, open_sources
+from littlecascade.pipelines.redraw import arguments_of, pictures_of
+from littlecascade.pipelines.results import Result
+from littlecascade.pipelines.sampling import DecoderOptions, Options, Plan, Start
+from littlecascade.pipelines.session import OnPicture, Progress, Session
+from littlecascade.pipelines.size import CHANNELS, Frame, Size, check_size, size_like
+from littlecascade.recipe import Recipe
 
 MAX_SEED = 2**63 - 1
-BATCH = 8  # pictures that are drawn at a time
 
 
 class Cascade:
-    """A model that is ready to draw. Make one with `Cascade.load`."""
+    """A model that is ready to draw. Make one with `Cascade.load`.
+
+    Every verb returns a `Result`, whose recipes say what it takes to draw each picture again. All that draw take two
+    functions: `callback` is called after each step (see `Progress`), `on_picture` with each picture as soon as it is
+    finished (see `OnPicture`). Either may raise `StopDrawing`, and the verb returns what was finished by then.
+
+    The verbs that draw from words (`generate`, `vary`, `edit`) share these arguments:
+        prompt: one or several, each drawn `n` times. Words may be weighted, as in `a (red:1.3) apple`: see `Prompt`.
+        seed: of the first picture, the others count up from it; drawn at random if not given. Picture k equals the
+            picture drawn alone with seed + k, to rounding.
+        size: (width, height) in pixels.
+        negative: what guidance leads away from.
+        background: of `vary` and `edit`, the colour behind transparent parts of a picture.
+        options: how the stages sample, see `Options`; the model's own settings stand for what is not given.
+    """
 
     def __init__(self, components: Components) -> None:
         self.components = components
@@ -60,198 +68,218 @@ class Cascade:
         *,
         n: int = 1,
         seed: int | None = None,
-        size: tuple[int, int] | None = None,
-        steps: int | None = None,
-        sampler: str | None = None,
-        guidance: float | None = None,
+        size: Size | None = None,
         negative: str = "",
         callback: Progress | None = None,
+        on_picture: OnPicture | None = None,
+        **options: Unpack[Options],
     ) -> Result:
-        """Draw `n` pictures of each prompt.
-
-        seed: of the first picture, the others count up from it; drawn at random if not given. size: (width, height) in
-        pixels. steps, sampler and guidance are Stage C's; the model's own defaults stand for what is not given.
-        Picture k equals the picture drawn alone with seed + k, to rounding.
-        """
-        prompts = [text for text in ([prompt] if isinstance(prompt, str) else prompt) for _ in range(n)]
-        if not prompts:
-            raise InputError("Nothing to draw: there is no prompt, or n is 0.")
-        seed = secrets.randbelow(2**32) if seed is None else seed
-        if not 0 <= seed <= MAX_SEED - len(prompts):
-            raise InputError(f"Seed {seed} is out of range: whole numbers from 0 to {MAX_SEED - len(prompts)}.")
-        size = self._check_size(size or (self.drawing.image_size, self.drawing.image_size))
-        prior = self._prior(sampler=sampler, steps=steps, guidance=guidance)
-        seeds = [seed + number for number in range(len(prompts))]
-
-        timer = _Timer()
-        drawn: dict[int, tuple[Tensor, Image.Image]] = {}
-        for numbers, chunks in self._batches(prompts, negative):
-            texts, own = [prompts[at] for at in numbers], [seeds[at] for at in numbers]
-            latents, pooled = self._draw_latents(texts, negative, chunks, own, size, prior, timer, callback)
-            pixels = self._decode(latents, pooled, own, (size[1], size[0]), timer, callback)
-            pictures = [to_image(picture) for picture in pixels]
-            drawn |= zip(numbers, zip(latents.cpu(), pictures, strict=True), strict=True)
-        ordered = [drawn[at] for at in range(len(prompts))]
-        recipes = [self._recipe(text, negative, own, size, prior) for text, own in zip(prompts, seeds, strict=True)]
-        stacked = torch.stack([latent for latent, _ in ordered])
-        return Result([picture for _, picture in ordered], stacked, recipes, timer.seconds)
+        """Draw `n` pictures of each prompt."""
+        order = self._order("generate", prompt, n, seed, size, negative, options)
+        return draw_pictures(self.components, Session(self.components, callback, on_picture), order)
 
     @torch.no_grad()
-    def encode(self, images: Sequence[Image.Image]) -> Tensor:
-        """Pictures of one size to semantic latents (B, 16, ceil(H / 32), ceil(W / 32)), float32 on the CPU."""
-        if len({image.size for image in images}) != 1:
-            raise InputError("encode takes pictures of one size: resize or crop them, or call it for each.")
-        pixels = torch.stack([to_tensor(to_rgb(image)) for image in images])
-        padded = _pad(pixels, 32).to(self.components.device, self.components.dtype)
-        return self.components.compressor(padded).float().cpu()
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor, *, size: tuple[int, int] | None = None, seed: int = 0) -> list[Image.Image]:
-        """Semantic latents (B, 16, h, w) to pictures of `size` (width, height), by Stage B and Stage A.
-
-        Without a size each latent becomes as many pixels as when drawing.
-        """
-        height, width = (round(side * self.drawing.compression) for side in latents.shape[-2:])
-        if size is not None:
-            width, height = size
-        seeds = [seed + number for number in range(len(latents))]
-        pixels = self._decode(latents.to(self.components.device), None, seeds, (height, width), _Timer(), None)
-        return [to_image(picture) for picture in pixels]
-
-    def reconstruct(self, image: Image.Image | str | Path, *, seed: int = 0) -> Reconstruction:
-        """A picture through the compressor and back; its longer side is first brought to the model's size."""
-        original = to_rgb(image if isinstance(image, Image.Image) else open_picture(image))
-        scale = self.drawing.image_size / max(original.size)
-        width, height = (max(8, round(length * scale)) for length in original.size)
-        original = original.resize((width, height), Image.Resampling.LANCZOS)
-        latents = self.encode([original])
-        padded = (latents.shape[-1] * 32, latents.shape[-2] * 32)
-        drawn = self.decode(latents, size=padded, seed=seed)[0].crop((0, 0, width, height))
-        error = (to_tensor(original) - to_tensor(drawn)).square().mean()
-        factor = 3 * width * height / latents.numel()
-        return Reconstruction(original, drawn, latents, float(-10 * torch.log10(error + 1e-12)), factor)
-
-    def _prior(self, **chosen: Any) -> Settings:
-        """Stage C's settings: the model's own, but for what was chosen."""
-        own = Settings(self.drawing.sampler, self.drawing.steps, self.drawing.guidance, self.drawing.rescale)
-        return replace(own, **{name: value for name, value in chosen.items() if value is not None})
-
-    def _check_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        low, high = self.drawing.image_size // 2, self.drawing.image_size * 2
-        if not all(low <= side <= high for side in size):
-            nearest = "x".join(str(min(max(side, low), high)) for side in size)
-            raise InputError(
-                f"{size[0]}x{size[1]} is out of reach: {self.components.model.name} draws sides of {low} to {high} "
-                f"pixels, best {self.drawing.image_size}. The nearest size is {nearest}."
-            )
-        return size
-
-    def _batches(self, prompts: Sequence[str], negative: str) -> Iterator[tuple[list[int], int]]:
-        """Numbers of prompts that are drawn together, and of the chunks of text that each of them needs."""
-        text = self.components.text
-        least = text.chunks(negative)
-        needs = [max(text.chunks(prompt), least) for prompt in prompts]
-        for chunks in sorted(set(needs)):
-            alike = [number for number, need in enumerate(needs) if need == chunks]
-            for start in range(0, len(alike), BATCH):
-                yield alike[start : start + BATCH], chunks
-
-    def _draw_latents(
+    def vary(
         self,
-        prompts: Sequence[str],
-        negative: str,
-        chunks: int,
-        seeds: Sequence[int],
-        size: tuple[int, int],
-        prior: Settings,
-        timer: _Timer,
-        callback: Progress | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Stage C: latents (B, 16, h, w) for the prompts, and their pooled embeddings (B, 1, P) for Stage B."""
-        stage_c = self.components.stage_c
-        with timer.part("text"):
-            positive = self.components.text.encode(prompts, chunks)
-            conditions = stage_c.encode_conditions(positive.hidden, positive.pooled)
-            unconditional = None
-            if prior.guidance != 1:
-                against = self.components.text.encode([negative], chunks)
-                unconditional = stage_c.encode_conditions(against.hidden, against.pooled)
-        width, height = (math.ceil(side / self.drawing.compression) for side in size)
-        shape = (len(prompts), stage_c.config.trunk.in_channels, height, width)
-        parametrisation = self.components.parametrisation("stage_c")
-        own = [derive_seed(seed, 0) for seed in seeds]
-        with timer.part("stage_c"):
-            watch = self._watch(callback, "c")
-            latents = draw(stage_c, shape, conditions, unconditional, parametrisation, prior, own, watch)
-        return latents, positive.pooled
+        images: Picture | Sequence[Picture],
+        prompt: str | Sequence[str] = "",
+        *,
+        weights: Sequence[float] | None = None,
+        background: str = "white",
+        n: int = 1,
+        seed: int | None = None,
+        size: Size | None = None,
+        negative: str = "",
+        callback: Progress | None = None,
+        on_picture: OnPicture | None = None,
+        **options: Unpack[Options],
+    ) -> Result:
+        """Draw new pictures of what `images` show, or of a mixture of several, with or without words.
 
-    def _decode(
+        weights: how much each image counts, in proportion; negative ones lead away from an image.
+        """
+        sources = open_sources(images, background)
+        weights = prior.check_weights(weights, len(sources))
+        facts = {"sources": [source.recipe for source in sources], "weights": weights, "background": background}
+        order = self._order("vary", prompt, n, seed, size, negative, options, **facts)
+        session = Session(self.components, callback, on_picture)
+        image = prior.embed_pictures(self.components, session, sources, weights)
+        return draw_pictures(self.components, session, order, image=image)
+
+    @torch.no_grad()
+    def edit(
+        self,
+        image: Picture,
+        prompt: str | Sequence[str],
+        *,
+        strength: float = 0.7,
+        background: str = "white",
+        n: int = 1,
+        seed: int | None = None,
+        size: Size | None = None,
+        negative: str = "",
+        callback: Progress | None = None,
+        on_picture: OnPicture | None = None,
+        **options: Unpack[Options],
+    ) -> Result:
+        """Draw a picture anew from its latents, `strength` of the way back from noise.
+
+        strength: above 0, which returns the picture almost as it was, to 1, as noisy as a fresh drawing. Stage C takes
+        that share of its steps, rounded up. Without a size the result has the picture's shape and the area that the
+        model draws best; a picture of another shape than `size` is cropped to it.
+        """
+        if not 0 < strength <= 1:
+            raise InputError(f"Strength {strength}: it lies above 0 (the same picture) and up to 1 (a new one).")
+        source = open_sources(image, background)[0]
+        size = size or size_like(source.image.size, self.drawing.image_size)
+        facts = {"sources": [source.recipe], "strength": strength, "background": background}
+        order = self._order("edit", prompt, n, seed, size, negative, options, **facts)
+        session = Session(self.components, callback, on_picture)
+        latents = decoder.encode(self.components, session, [cover(source.image, *size)], order.frame)
+        return draw_pictures(self.components, session, order, start=Start(latents, strength))
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        images: Picture | Sequence[Picture],
+        *,
+        seed: int = 0,
+        size: Size | None = None,
+        background: str = "white",
+        callback: Progress | None = None,
+        on_picture: OnPicture | None = None,
+        **options: Unpack[DecoderOptions],
+    ) -> Result:
+        """Pictures through the compressor and back, with what that lost: `Result.originals` and `Result.metrics`.
+
+        Without a size they are brought to the area that the model draws best, and must have one shape; with a size they
+        are cropped to its shape.
+        """
+        if size is not None:
+            self._check_size(size)
+        originals, frame, facts = self._prepare(
+            images, background, lambda own: size or size_like(own, self.drawing.image_size)
+        )
+        plan = Plan.of(self.drawing, options)
+        common = self._recipe("reconstruct", frame) | plan.decoder_options()
+        seeds = _seeds(seed, len(facts))
+        recipes = [common | fact | {"seed": own} for fact, own in zip(facts, seeds, strict=True)]
+        session = Session(self.components, callback, on_picture)
+
+        def latents(batch: slice) -> Tensor:
+            return decoder.encode(self.components, session, originals[batch], frame)
+
+        return decode_pictures(self.components, session, latents, frame, plan.decoder, recipes, originals)
+
+    @torch.no_grad()
+    def encode(
+        self, images: Picture | Sequence[Picture], *, size: Size | None = None, background: str = "white"
+    ) -> Result:
+        """Pictures to the latents that Stage C would draw for their size, (N, 16, h, w).
+
+        They must have one size, or are resized and cropped to `size`.
+        """
+        session = Session(self.components)
+        originals, frame, facts = self._prepare(images, background, lambda own: size or own)
+        recipes = [self._recipe("encode", frame) | fact for fact in facts]
+        return encode_pictures(self.components, session, originals, frame, recipes)
+
+    @torch.no_grad()
+    def decode(
         self,
         latents: Tensor,
-        pooled: Tensor | None,
-        seeds: Sequence[int],
-        size: tuple[int, int],
-        timer: _Timer,
-        callback: Progress | None,
-    ) -> Tensor:
-        """(B, 3, H, W) for `size` (H, W): Stage B and A draw all that the latents cover, and the middle is cut out."""
-        stage_b, stage_a = self.components.stage_b, self.components.stage_a
-        height, width = (8 * math.ceil(side * self.drawing.compression / 8) for side in latents.shape[-2:])
-        inner = (max(height, size[0]) // 4, max(width, size[1]) // 4)
-        conditions = stage_b.encode_conditions(latents, pooled, size=inner)
-        shape = (len(latents), stage_b.config.trunk.in_channels, *inner)
-        settings = Settings(self.drawing.decoder_sampler, self.drawing.decoder_steps)
-        parametrisation = self.components.parametrisation("stage_b")
-        own = [derive_seed(seed, 1) for seed in seeds]
-        with timer.part("stage_b"):
-            watch = self._watch(callback, "b", latents)
-            drawn = draw(stage_b, shape, conditions, None, parametrisation, settings, own, watch)
-        with timer.part("stage_a"):
-            pixels = stage_a.decode(drawn).float().cpu()
-        top, left = (pixels.shape[-2] - size[0]) // 2, (pixels.shape[-1] - size[1]) // 2
-        return pixels[..., top : top + size[0], left : left + size[1]]
+        *,
+        seed: int = 0,
+        size: Size | None = None,
+        callback: Progress | None = None,
+        on_picture: OnPicture | None = None,
+        **options: Unpack[DecoderOptions],
+    ) -> Result:
+        """Latents (N, 16, h, w) to pictures, by Stage B and Stage A.
 
-    def _watch(self, callback: Progress | None, stage: str, latents: Tensor | None = None) -> OnStep | None:
-        """Carries a sampler's steps to `callback`; the preview shows `latents`, or else the current estimate of x0."""
-        if callback is None:
-            return None
+        Without a size a picture shows all that its latents cover when drawing. Where a size asks for another number of
+        latents, these are stretched over it.
+        """
+        if latents.ndim != 4 or latents.shape[1] != CHANNELS:
+            raise InputError(f"Latents are (N, {CHANNELS}, h, w), not {tuple(latents.shape)}.")
+        frame = Frame.around((latents.shape[2], latents.shape[3]), size, self.drawing.compression)
+        plan = Plan.of(self.drawing, options)
+        common = self._recipe("decode", frame) | plan.decoder_options()
+        recipes = [common | {"seed": own} for own in _seeds(seed, len(latents))]
+        session = Session(self.components, callback, on_picture)
+        return decode_pictures(self.components, session, lambda batch: latents[batch], frame, plan.decoder, recipes)
 
-        def on_step(step: int, steps: int, x0: Tensor) -> None:
-            shown = (x0 if latents is None else latents)[:1]
-            callback(stage, step, steps, lambda: to_image(self.components.previewer(shown)[0]))
+    def redraw(self, recipe: Recipe, images: Picture | Sequence[Picture] | None = None, **changes: Any) -> Result:
+        """Draw a picture again from its recipe; any argument of the verb that drew it overrules the recipe's.
 
-        return on_step
+        images: what it started from, if that is no longer where it was.
+        """
+        task, arguments = arguments_of(recipe)
+        arguments |= changes
+        if task == "generate":
+            return self.generate(**arguments)
+        pictures = pictures_of(recipe) if images is None else as_list(images)
+        match task:
+            case "vary":
+                return self.vary(pictures, **arguments)
+            case "edit":
+                return self.edit(pictures[0], **arguments)
+            case _:
+                return self.reconstruct(pictures, **arguments)
 
-    def _recipe(self, prompt: str, negative: str, seed: int, size: tuple[int, int], prior: Settings) -> dict[str, Any]:
+    def _order(
+        self,
+        task: str,
+        prompt: str | Sequence[str],
+        n: int,
+        seed: int | None,
+        size: Size | None,
+        negative: str,
+        options: Mapping[str, Any],
+        **facts: Any,
+    ) -> Order:
+        """Everything that can be wrong with what was asked for is found here, before a network is read."""
+        prompts = [Prompt.parse(text) for text in ([prompt] if isinstance(prompt, str) else prompt) for _ in range(n)]
+        if not prompts:
+            raise InputError("Nothing to draw: there is no prompt, or n is 0.")
+        size = self._check_size(size or (self.drawing.image_size, self.drawing.image_size))
+        frame = Frame.of(size, self.drawing.compression)
+        plan = Plan.of(self.drawing, options)
+        seeds = _seeds(secrets.randbelow(2**32) if seed is None else seed, len(prompts))
+        recipe = self._recipe(task, frame) | {"negative": negative} | plan.recipe() | facts
+        return Order(prompts, Prompt.parse(negative), seeds, frame, plan, recipe)
+
+    def _prepare(
+        self, images: Picture | Sequence[Picture], background: str, size_of: Callable[[Size], Size]
+    ) -> tuple[list[Image.Image], Frame, list[Recipe]]:
+        """Pictures brought to one size, its frame, and what recipes say of each. size_of: the size that one gets."""
+        sources = open_sources(images, background)
+        sizes = {size_of(source.image.size) for source in sources}
+        if len(sizes) > 1:
+            found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+            raise InputError(f"These pictures have several sizes ({found}): give a size, or take them one at a time.")
+        (size,) = sizes
+        frame = Frame.of(size, self.drawing.compression)
+        facts = [{"sources": [source.recipe], "background": background} for source in sources]
+        return [cover(source.image, *size) for source in sources], frame, facts
+
+    def _check_size(self, size: Size) -> Size:
+        return check_size(size, self.drawing.image_size, self.components.model.name)
+
+    def _recipe(self, task: str, frame: Frame) -> Recipe:
+        """What the recipes of all tasks say."""
         return {
             "littlecascade": __version__,
+            "task": task,
             "model": self.components.model.name,
             "model_digest": self.components.model.digest,
-            "prompt": prompt,
-            "negative": negative,
-            "seed": seed,
-            "size": list(size),
-            "steps": prior.steps,
-            "sampler": prior.sampler,
-            "guidance": prior.guidance,
             "precision": str(self.components.dtype).removeprefix("torch."),
+            "size": list(frame.size),
         }
 
 
-class _Timer:
-    """Seconds by part, summed over batches."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-def _pad(pixels: Tensor, multiple: int) -> Tensor:
-    """Repeat the right and bottom edge of (B, 3, H, W) until `multiple` divides the sides."""
-    height, width = pixels.shape[-2:]
-    return F.pad(pixels, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+def _seeds(seed: int, count: int) -> list[int]:
+    """Seeds of `count` pictures. Raises `InputError` for numbers that are none."""
+    if not 0 <= seed <= MAX_SEED - count:
+        raise InputError(f"Seed {seed} is out of range: whole numbers from 0 to {MAX_SEED - count}.")
+    return list(range(seed, seed + count))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from littlecascade.checkpoint.networks import ROLES, load_network, notes
+from littlecascade.conditioning.image import ImageEncoder
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.diffusion.parametrisation import Parametrisation
 from littlecascade.errors import InputError
@@ -32,6 +33,14 @@ class Components:
             folder = self.model.folder / "text"
             self._loaded["text"] = TextEncoder.load(folder, dtype=self.dtype, device=self.device)
         return self._loaded["text"]
+
+    @property
+    def image(self) -> ImageEncoder:
+        """The image encoder."""
+        if "image" not in self._loaded:
+            folder = self.model.folder / "image"
+            self._loaded["image"] = ImageEncoder.load(folder, dtype=self.dtype, device=self.device)
+        return self._loaded["image"]
 
     @property
     def stage_a(self) -> StageA:

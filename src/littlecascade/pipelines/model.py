@@ -1,53 +1,214 @@
-"""Which cascade to draw with: where its files are, and how it is meant to draw."""
+"""Which cascade to draw with: where its weights are, and how it is meant to draw."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from littlecascade.checkpoint import files as weight_files
+from littlecascade.checkpoint import places
+from littlecascade.checkpoint.formats import official
+from littlecascade.checkpoint.networks import ROLES
+from littlecascade.checkpoint.recognise import Part
+from littlecascade.conditioning.clip import TextConfig, VisionConfig
+from littlecascade.conditioning.folder import CONFIG, read_json
 from littlecascade.errors import InputError, suggest
 from littlecascade.models.config import from_dict
-from littlecascade.presets import PRESETS, Drawing
+from littlecascade.pipelines import inference
+from littlecascade.pipelines.inventory import Inventory, describe, sizes
+from littlecascade.presets import PRESETS, Drawing, find_preset
 
-PACKAGED = Path(__file__).parent.parent / "weights"
+DESCRIPTION = "cascade.json"
+PREPARATION = "preprocessor_config.json"
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+FOLDERS = {"text": ("tokenizer", "text"), "image": ("feature_extractor", "image")}
+"""Where else than beside its weights a tower's tokenizer, or the preparation of its pictures, may lie."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's weights, not yet read.
+
+    path: the file, or the index of its shards. config: of the class that the network is built from. tensors: under
+    official names, each read when it is asked for. notes: what else the file says, such as its training's objective.
+    """
+
+    path: Path
+    config: Any
+    tensors: Mapping[str, Tensor]
+    notes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TowerWeights(Weights):
+    """The weights of a text or image tower. folder: where the tokenizer, or the preparation of pictures, lies.
+
+    settings: the tower's config.json, for the text tower, or preprocessor_config.json; empty where there is none.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A folder of weights, the name by which it was asked for, and how it is meant to draw."""
+    """The weights of one cascade, wherever they lie.
+
+    name: by which it was asked for. drawing: how it is meant to draw. size: the named size that it has, if any.
+    folder: the first of the places where its weights were looked for. settings: what an inference configuration says
+    beyond the files of its networks.
+    """
 
     name: str
-    folder: Path
     drawing: Drawing
+    size: str | None
+    folder: Path
+    inventory: Inventory
+    settings: Mapping[str, Any]
 
     @classmethod
     def find(cls, name: str) -> Model:
-        """The model of a size that the package ships, or of a folder. Raises `InputError` if there is none."""
-        folder = PACKAGED / name if (PACKAGED / name).is_dir() else Path(name).expanduser()
-        if not folder.is_dir():
-            shipped = sorted(entry.name for entry in PACKAGED.iterdir() if entry.is_dir()) if PACKAGED.is_dir() else []
+        """The model of a size, of a folder, or of files: weights and inference configurations, comma-separated.
+
+        A size has the official names too (1B, 3.6B), and a folder among the user's models goes by its name. Files may
+        be in any format that is known. What files leave out is looked for where their size is installed.
+        Raises `InputError` if there is no such model; parts that are missing are told when they are asked for.
+        """
+        own = () if name in places.STAGES else (places.models(name),)
+        folder = next((path for path in (places.packaged(name), Path(name).expanduser(), *own) if path.is_dir()), None)
+        if folder is not None:
+            return cls._of_folder(name, folder)
+        files = [Path(file.strip()).expanduser() for file in name.split(",")]
+        if all(file.suffix in (*inference.ENDINGS, *weight_files.ENDINGS) for file in files):
+            return cls._of_files(name, files)
+        try:
+            preset = find_preset(name)
+        except InputError:
+            known = [*PRESETS, *(folder.name for folder in places.finetunes())]
             raise InputError(
-                f"No model {name!r}: neither a folder {folder.absolute()} nor one of those that are installed "
-                f"({', '.join(shipped) or 'none'}).{suggest(name, shipped)}"
-            )
-        description = folder / "cascade.json"
+                f"No model {name!r}: neither a folder {Path(name).absolute()} or {places.models(name)}, nor one of "
+                f"those that have a name ({', '.join(known)}).{suggest(name, known)}"
+            ) from None
+        inventory = Inventory.of_size(preset.name)
+        return cls(name, preset.drawing, preset.name, inventory.folders[0], inventory, {})
+
+    @classmethod
+    def _of_folder(cls, name: str, folder: Path) -> Model:
+        inventory = Inventory.of_folder(folder)
+        description = folder / DESCRIPTION
+        size = inventory.size or (name if name in PRESETS else None)
         if description.is_file():
-            return cls(name, folder, from_dict(Drawing, json.loads(description.read_text("utf-8"))))
-        if name in PRESETS:
-            return cls(name, folder, PRESETS[name].drawing)
-        raise InputError(f"{folder} has no cascade.json, which says at what size and with what settings it draws.")
+            return cls(name, from_dict(Drawing, read_json(description)), size, folder, inventory, {})
+        if size is None:
+            raise InputError(
+                f"{folder} has no {DESCRIPTION}, which says at what size and with what settings it draws, and no "
+                f"Stage C of a known size ({', '.join(PRESETS)})."
+            )
+        return cls(name, PRESETS[size].drawing, size, folder, inventory, {})
+
+    @classmethod
+    def _of_files(cls, name: str, files: list[Path]) -> Model:
+        named = inference.read(files)
+        inventory = Inventory.of_parts(named.parts)
+        size = named.size or inventory.size
+        if size is None:
+            raise InputError(
+                f"{name}: there is no model_version, and no Stage C of a known size ({', '.join(PRESETS)})."
+            )
+        return cls(name, PRESETS[size].drawing, size, files[0].parent, inventory.completed(size), named.settings)
 
     @cached_property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that tell its weights from others': a hash of each file's size and edges."""
+        parts = [part for role, part in sorted(self.inventory.parts.items()) if role in official.FILES]
+        paths = dict.fromkeys(path for part in parts for path in part.header.files)
         digest = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*.safetensors")):
+        for path in paths:
             size, edge = path.stat().st_size, 1 << 16
             with path.open("rb") as handle:
                 digest.update(f"{path.name} {size}".encode() + handle.read(edge))
                 handle.seek(max(0, size - edge))
                 digest.update(handle.read(edge))
         return digest.hexdigest()[:16]
+
+    def network(self, role: str) -> Weights:
+        """The weights of a network by its role, a key of `ROLES`. Raises `InputError` if they are missing."""
+        part = self._part(role)
+        return Weights(part.path, config_of(part), part.tensors(), part.notes)
+
+    def text(self) -> TowerWeights:
+        """The text tower, with a `TextConfig`, and where its tokenizer is. Raises `InputError` if either is missing."""
+        part = self._part("text")
+        folder = self.inventory.beside(part, FOLDERS["text"], TOKENIZER[:2])
+        if folder is None:
+            raise InputError(
+                f"{part.path} holds a text tower, but there is no tokenizer (tokenizer.json, or vocab.json with "
+                f"merges.txt) beside it. {_remedy(self.size, 'text')}"
+            )
+        settings = tower_settings(part, self.inventory)
+        return TowerWeights(part.path, config_of(part), part.tensors(), part.notes, folder, settings)
+
+    def image(self) -> TowerWeights:
+        """The image tower, with a `VisionConfig`. Raises `InputError` if it is missing."""
+        part = self._part("image")
+        folder = self.inventory.beside(part, FOLDERS["image"], (PREPARATION,)) or part.path.parent
+        settings = _settings(folder / PREPARATION)
+        return TowerWeights(part.path, config_of(part), part.tensors(), part.notes, folder, settings)
+
+    def _part(self, role: str) -> Part:
+        """Raises `InputError` that lists every path tried, what is there instead, and what to do."""
+        if role in self.inventory.parts:
+            return self.inventory.parts[role]
+        tried = self.inventory.expected(role, self.size)
+        looked = ", ".join(map(str, tried)) or "it in the given files"
+        instead = [f"{part.path} is {describe(part)}." for part in self.inventory.instead(role, self.size)]
+        said = [
+            f"Model {self.name!r} has no {role}: looked for {looked}, and at all other weight files beside them.",
+            *self.inventory.problems.values(),
+            *instead,
+            _remedy(self.size, role),
+        ]
+        raise InputError(" ".join(said))
+
+
+def config_of(part: Part) -> Any:
+    """The configuration of a network or tower. What shapes do not show is as in the named size with the same shapes.
+
+    Raises `InputError` where neither the file nor its shapes tell it.
+    """
+    tower = {"text": TextConfig, "image": VisionConfig}.get(part.role)
+    beside = _settings(part.path.parent / CONFIG) if tower and part.format != "comfy" else {}
+    if tower and beside:
+        return tower.from_transformers(beside)
+    if part.config is None:
+        raise InputError(f"{part.path} does not say how its {part.role} is built, and its shapes don't tell.")
+    alike = [] if part.told else sizes(part)
+    if alike:
+        return getattr(PRESETS[alike[0]], part.role)
+    try:
+        return from_dict(tower or ROLES[part.role].config, part.config)
+    except InputError as error:
+        raise InputError(f"{part.path} does not say all of how its {part.role} is built: {error}") from None
+
+
+def tower_settings(part: Part, inventory: Inventory) -> dict[str, Any]:
+    """A tower's config.json, beside its weights or else in a folder of its own."""
+    folder = inventory.beside(part, FOLDERS[part.role], (CONFIG,))
+    return {} if folder is None else _settings(folder / CONFIG)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _remedy(size: str | None, role: str) -> str:
+    """What to do about a part that is missing."""
+    if size in places.STAGES:
+        return f"'littlecascade models download {size} --only {role}' fetches it."
+    return "'littlecascade models show FILE' says what a file is."

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError
 from torch import Tensor
 
 from littlecascade.checkpoint import files
@@ -76,7 +75,7 @@ class RunFolder:
         for path in paths:
             try:
                 files.save(path, checkpoint.tensors, metadata)
-            except (OSError, SafetensorError) as error:
+            except OSError as error:
                 raise OSError(
                     f"The checkpoint of update {checkpoint.step} can't be written to {path} ({error}). What was there "
                     "before is untouched: make room, and the same command goes on from it."
