@@ -82,8 +82,8 @@ def draw_ours(case: Case) -> Drawn:
     parts, words = case.cascade.components, case.words
     session = Session(parts)
     latents = prior.draw_latents(parts, session, words, None, case.seeds, case.frame, case.prior)
-    pooled = words.prompts.pooled, words.negative.pooled
-    pixels = decoder.decode(parts, session, latents, case.seeds, case.frame, case.decoder, *pooled)
+    fine = decoder.draw_fine(parts, session, latents, case.seeds, case.frame, case.decoder, words)
+    pixels = decoder.to_pixels(parts, session, fine, case.frame)
     parts.free()
     return Drawn(latents, pixels)
 

@@ -140,7 +140,9 @@ def test_bad_settings_are_one_clear_error(cascade: Cascade) -> None:
 
 def test_mistakes_are_told_before_a_network_is_read(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unread = Cascade.load(str(model_folder), device="cpu")
-    monkeypatch.setattr(unread, "components", SimpleNamespace(model=unread.components.model, dtype=torch.float32))
+    monkeypatch.setattr(
+        unread, "components", SimpleNamespace(model=unread.components.model, placement=unread.components.placement)
+    )
     for mistake in ({"size": (1, 1)}, {"sampler": "x"}, {"decoder_steps": 0}, {"negative": "("}, {"seed": -1}):
         with pytest.raises(InputError):
             unread.generate("pizza", **mistake)

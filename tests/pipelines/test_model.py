@@ -73,12 +73,12 @@ def test_a_model_is_the_same_in_every_format(model_folder: Path, tmp_path: Path,
         ours, theirs = found.network(role), original.network(role)
         assert ours.config == theirs.config
         assert ours.notes == theirs.notes
-        assert set(ours.tensors) == set(theirs.tensors)
-        assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in theirs.tensors.items())
+        assert set(ours.part.tensors()) == set(theirs.part.tensors())
+        assert all(torch.equal(ours.part.tensors()[name], tensor) for name, tensor in theirs.part.tensors().items())
     for ours, theirs in ((found.text(), original.text()), (found.image(), original.image())):
         assert ours.config == theirs.config
         assert ours.settings == theirs.settings
-        assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in theirs.tensors.items())
+        assert all(torch.equal(ours.part.tensors()[name], tensor) for name, tensor in theirs.part.tensors().items())
     own, other = (ClipTokenizer.load(model.text().folder) for model in (found, original))
     assert own.encode("a red apple") == other.encode("a red apple")
 

@@ -35,16 +35,15 @@ def materialise(
     dtype: of the floating tensors; None keeps what is stored. source: names the file in an error.
     Raises InputError that lists what is missing, what is extra and what has another shape.
     """
-    expected = module.state_dict()
-    problems = _mismatches(expected, tensors)
-    if problems:
-        raise InputError(f"{source} does not fit {type(module).__name__}: " + "; ".join(problems) + ".")
+    check(module, tensors, source)
     moved = {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in tensors.items()}
     module.load_state_dict(moved, assign=True)
     return module
 
 
-def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+def check(module: nn.Module, given: Mapping[str, Tensor], source: str) -> None:
+    """Raise InputError unless `given`, with data or without, has the names and shapes of a module's weights."""
+    expected = module.state_dict()
     missing = [name for name in expected if name not in given]
     extra = [name for name in given if name not in expected]
     reshaped = [
@@ -57,7 +56,9 @@ def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> 
         f"{len(extra)} extra": extra,
         f"{len(reshaped)} of another shape": reshaped,
     }
-    return [f"{title} ({_listed(names)})" for title, names in groups.items() if names]
+    problems = [f"{title} ({_listed(names)})" for title, names in groups.items() if names]
+    if problems:
+        raise InputError(f"{source} does not fit {type(module).__name__}: " + "; ".join(problems) + ".")
 
 
 def _listed(names: list[str]) -> str:

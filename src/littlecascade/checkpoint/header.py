@@ -53,6 +53,11 @@ class Header:
         pickled = cache(files.load)
         return LazyTensors({name: partial(self._read, name, pickled) for name in self.outline})
 
+    def mapped(self) -> Mapping[str, Tensor]:
+        """The tensors themselves, mapped into memory: what is read of them, the machine can drop again if it must."""
+        mapped = cache(files.load)
+        return LazyTensors({name: partial(_pick, mapped, path, name) for name, path in self.home.items()})
+
     def _read(self, name: str, pickled: Callable[[Path], Mapping[str, Tensor]]) -> Tensor:
         path = self.home[name]
         if name not in self.starts:
@@ -64,6 +69,10 @@ class Header:
             if data.nbytes and file.readinto(data) != data.nbytes:  # type: ignore[attr-defined]
                 raise InputError(f"{path} ends inside {name}: it has changed since it was opened.")
         return tensor
+
+
+def _pick(load: Callable[[Path], Mapping[str, Tensor]], path: Path, name: str) -> Tensor:
+    return load(path)[name]
 
 
 def is_index(path: Path) -> bool:

@@ -64,9 +64,9 @@ class Part:
             counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
         return max(counts, key=counts.__getitem__)
 
-    def tensors(self) -> Mapping[str, Tensor]:
-        """Its tensors under official names, each read when it is asked for."""
-        return FORMATS[self.format].naming(self.role).decode(self.header.tensors())
+    def tensors(self, *, mapped: bool = False) -> Mapping[str, Tensor]:
+        """Its tensors under official names, each read or mapped into memory when it is asked for."""
+        return FORMATS[self.format].naming(self.role).decode(self.header.mapped() if mapped else self.header.tensors())
 
 
 def recognise(path: str | os.PathLike[str]) -> list[Part]:

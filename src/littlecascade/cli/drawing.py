@@ -111,7 +111,7 @@ def draw(args: Namespace, job: Job) -> int:
         results[0].save_latents(path)
         print(path)
     if args.verbose:
-        report(results)
+        report(results, cascade)
     return 0
 
 
@@ -121,15 +121,19 @@ def open_cascade(args: Namespace, recipe: Recipe) -> Cascade:
 
     name = args.model or str(recipe.get("model", DEFAULT_MODEL))
     precision = args.precision or str(recipe.get("precision", "auto"))
-    cascade = Cascade.load(name, device=args.device, precision=precision)
+    cascade = Cascade.load(name, device=args.device, precision=precision, offload=args.offload)
+    if args.verbose:
+        print(f"littlecascade: {cascade.components.placement}", file=sys.stderr)
     digest = cascade.components.model.digest
     if not args.model and recipe.get("model_digest", digest) != digest:
         print(f"littlecascade: {args.source} was drawn with other weights of {name!r}", file=sys.stderr)
     return cascade
 
 
-def report(results: Sequence[Result]) -> None:
+def report(results: Sequence[Result], cascade: Cascade) -> None:
     """Tell what took how long, and how much memory."""
+    for remark in cascade.components.remarks.values():
+        print(f"littlecascade: {remark}", file=sys.stderr)
     seconds: dict[str, float] = {}
     for result in results:
         for part, spent in result.timings.items():

@@ -97,7 +97,9 @@ def add_machine(parser: Parser) -> None:
     group.add_argument("--model", help=f"a size, a folder or files of weights (default {DEFAULT_MODEL})")
     group.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     group.add_argument("--precision", help="auto, float32, bfloat16, float16 or int8 (default auto)")
-    group.add_argument("--offload", help="what makes room while others work: auto, none, stage or block (default auto)")
+    group.add_argument(
+        "--offload", default="auto", help="what is in memory: all (none), a stage, or a block at a time (default auto)"
+    )
     group.add_argument("--verbose", action="store_true", help="tell how the memory is used, and what took how long")
 
 

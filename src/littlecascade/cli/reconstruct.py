@@ -70,7 +70,7 @@ def run(args: Namespace) -> int:
                 files.tell(path)
             results.append(result)
     if args.verbose:
-        report(results)
+        report(results, cascade)
     return 0
 
 
@@ -89,7 +89,7 @@ def _decode(args: Namespace) -> int:
     with Progress(sys.stderr, pictures=not args.no_preview) as progress, Files(paths, progress) as files:
         result = cascade.decode(latents, **options.given(args, _DECODING), callback=progress, on_picture=files.add)
     if args.verbose:
-        report([result])
+        report([result], cascade)
     return 0
 
 

@@ -216,6 +216,8 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """One pre-norm transformer layer."""
 
+    streams = True  # its weights may be brought in for the time of its call
+
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.self_attn = Attention(config)

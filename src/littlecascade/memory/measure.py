@@ -1,9 +1,20 @@
-"""How much memory this process takes."""
+"""How much memory there is, and how much this process takes."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import torch
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device, or that the machine could free for this process."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
 
 
 def peak_rss() -> int:

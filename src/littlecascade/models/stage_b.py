@@ -28,6 +28,9 @@ class StageB(Trunk):
         for name in ("clip_mapper", "effnet_mapper.0", "effnet_mapper.2", "pixels_mapper.0", "pixels_mapper.2"):
             nn.init.normal_(self.get_parameter(f"{name}.weight"), std=0.02, generator=generator)
 
+    def stream_sources(self) -> list[nn.Module]:
+        return [*super().stream_sources(), self.effnet_mapper, self.pixels_mapper]
+
     def encode_conditions(
         self, effnet: Tensor, pooled: Tensor | None = None, pixels: Tensor | None = None, *, size: tuple[int, int]
     ) -> dict[str, Tensor]:

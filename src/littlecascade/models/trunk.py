@@ -20,6 +20,7 @@ from littlecascade.nn.blocks import (
     AttentionBlock,
     Block,
     Downscale,
+    Factor,
     Norm,
     Patchify,
     Pointwise,
@@ -41,6 +42,9 @@ class Trunk(nn.Module):
 
     checkpointing: bool = False
     """Recompute each block in the backward pass in place of keeping its activations (`torch.utils.checkpoint`)."""
+
+    divisor: float = 1.0
+    """By what the residual stream is divided, see `divide_stream`."""
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
@@ -98,6 +102,33 @@ class Trunk(nn.Module):
         for level in chain(self._way_down(), self._way_up()):
             for block in level.blocks:
                 block.initialise(gain, generator)
+
+    def divide_stream(self, scale: float) -> Division:
+        """Divide the residual stream by `scale`, so that float16 can hold it, with no change of the prediction.
+
+        All that reads the stream is a norm without scale and shift, or linear. What is not a weight is changed here;
+        the weights are left to the caller, who may not have read them yet. To be called once.
+        """
+        factors: dict[str, Factor] = {}
+        for name, block in self.named_modules():
+            if isinstance(block, Block):
+                factors |= {f"{name}.{own}": factor for own, factor in block.divide_stream(scale).items()}
+        for name in ("down_downscalers", "up_upscalers"):
+            factors |= {f"{name}.{own}": 1 / scale for own, _ in self.get_submodule(name).named_parameters()}
+        for name in ("down_repeat_mappers", "up_repeat_mappers"):
+            biases = (own for own, _ in self.get_submodule(name).named_parameters() if own.endswith(".bias"))
+            factors |= {f"{name}.{own}": 1 / scale for own in biases}
+        for norm in _norms(self.down_downscalers, self.up_upscalers, self.clf):
+            norm.reads_divided(scale)
+        for norm in _norms(*self.stream_sources()):
+            norm.gain = 1 / scale
+        self.divisor *= scale
+        wide = tuple(f"{name}.channelwise." for name, block in self.named_modules() if getattr(block, "wide", False))
+        return Division(factors, frozenset(name for name, _ in self.named_parameters() if name.startswith(wide)))
+
+    def stream_sources(self) -> list[nn.Module]:
+        """What the stream begins with; each ends in a norm."""
+        return [self.embedding]
 
     def embed_times(self, time: Tensor, conditions: Mapping[str, Tensor | None] = _NO_CONDITIONS) -> Tensor:
         """time and each of `conditions`: (B,), or None for zeros. Returns (B, time_width * (1 + time_conditions)).
@@ -165,7 +196,8 @@ class Trunk(nn.Module):
             x = mapper(x)
             for number, block in enumerate(level.blocks):
                 if block.controllable and (residual := next(residuals, None)) is not None:
-                    x = x + resize(residual.permute(0, 2, 3, 1), (x.shape[1], x.shape[2])).to(x.dtype)
+                    residual = resize(residual.permute(0, 2, 3, 1) / self.divisor, (x.shape[1], x.shape[2]))
+                    x = x + residual.to(x.dtype)
                 x = self._run_block(block, x, skip=skip if number == 0 else None, **context)
         return x
 
@@ -181,12 +213,23 @@ class Trunk(nn.Module):
         return map(_Level, self.up_upscalers, self.up_blocks, self.up_repeat_mappers)
 
 
+class Division(NamedTuple):
+    """What `Trunk.divide_stream` asks of the weights: factors by name, and names of those to keep in float32."""
+
+    factors: Mapping[str, Factor]
+    wide: frozenset[str]
+
+
 class _Level(NamedTuple):
     """A level on the way down, with the change to it, or on the way up, with the change from it to the next."""
 
     scaler: nn.Module
     blocks: Any  # an `nn.ModuleList` of `Block`
     mappers: Any  # an `nn.ModuleList`
+
+
+def _norms(*modules: nn.Module) -> list[Norm]:
+    return [norm for module in modules for norm in module.modules() if isinstance(norm, Norm)]
 
 
 def _blocks(config: TrunkConfig, level: int, depth: int, skip_width: int = 0) -> nn.ModuleList:

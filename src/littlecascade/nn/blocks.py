@@ -72,10 +72,20 @@ class Pointwise(nn.Conv2d):
 
 
 class Norm(nn.LayerNorm):
-    """Layer normalisation over the last axis, without scale and shift."""
+    """Layer normalisation over the last axis, without scale and shift, times `gain`."""
+
+    gain = 1.0
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6, elementwise_affine=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        normed = super().forward(input)
+        return normed if self.gain == 1 else normed * self.gain
+
+    def reads_divided(self, scale: float) -> None:
+        """From now on what it reads is `scale` times smaller, and the result as before."""
+        self.eps /= scale**2
 
 
 class Patchify(nn.Module):
@@ -184,6 +194,10 @@ class GlobalResponseNorm(nn.Module):
         return torch.addcmul(self.beta, x, 1 + self.gamma * relative.to(x.dtype))
 
 
+Factor = float | Tensor
+"""What a parameter is multiplied by; a tensor has as many axes as the parameter."""
+
+
 class Block(nn.Module):
     """What the trunk is stacked from: `block(x, time=..., text=..., skip=...)` with x: (B, H, W, C) gives the same
     shape, and each kind reads what it needs of
@@ -192,6 +206,7 @@ class Block(nn.Module):
     """
 
     controllable = False  # whether a ControlNet's residual may be added to its input
+    streams = True  # its weights may be brought in for the time of its call
 
     def forward(self, x: Tensor, *, time: Tensor, text: Tensor, skip: Tensor | None = None) -> Tensor:
         raise NotImplementedError
@@ -199,14 +214,21 @@ class Block(nn.Module):
     def initialise(self, gain: float, generator: Generator | None) -> None:
         """Change what differs from the trunk's general initialisation. gain: for what is added to the stream."""
 
+    def divide_stream(self, scale: float) -> dict[str, Factor]:
+        """Expect x and skip to be `scale` times smaller, and make the result so. See `Trunk.divide_stream`."""
+        raise NotImplementedError
+
 
 class ResBlock(Block):
     """A ConvNeXt V2 block; a skip connection from the way down enters after the norm, so it is read raw."""
 
     controllable = True
+    wide = False
+    """Whether `channelwise` has float32 weights and is computed so: a skip is read raw, however large it is."""
 
     def __init__(self, width: int, skip_width: int = 0, kernel: int = 3, dropout: float = 0.0) -> None:
         super().__init__()
+        self.skip_width = skip_width
         self.depthwise = Depthwise(width, kernel)
         self.norm = Norm(width)
         self.channelwise = nn.Sequential(
@@ -221,10 +243,24 @@ class ResBlock(Block):
         hidden = self.norm(self.depthwise(x))
         if skip is not None:
             hidden = torch.cat([hidden, skip], dim=-1)
+        if self.wide:
+            return x + self.channelwise(hidden.float()).to(x.dtype)
         return x + self.channelwise(hidden)
 
     def initialise(self, gain: float, generator: Generator | None) -> None:
         nn.init.xavier_uniform_(self.get_parameter("channelwise.4.weight"), gain, generator)
+
+    def divide_stream(self, scale: float) -> dict[str, Factor]:
+        self.norm.reads_divided(scale)
+        self.wide = self.skip_width > 0
+        columns = torch.ones(1, self.norm.normalized_shape[0] + self.skip_width)
+        columns[:, self.norm.normalized_shape[0] :] = scale
+        return {
+            "depthwise.bias": 1 / scale,
+            "channelwise.0.weight": columns,
+            "channelwise.4.weight": 1 / scale,
+            "channelwise.4.bias": 1 / scale,
+        }
 
 
 class TimestepBlock(Block):
@@ -232,6 +268,7 @@ class TimestepBlock(Block):
 
     def __init__(self, width: int, time_width: int, conditions: tuple[str, ...] = ()) -> None:
         super().__init__()
+        self.width = width
         self.mapper_names = ("mapper", *(f"mapper_{name}" for name in conditions))
         for name in self.mapper_names:
             self.add_module(name, nn.Linear(time_width, 2 * width))
@@ -245,6 +282,12 @@ class TimestepBlock(Block):
     def initialise(self, gain: float, generator: Generator | None) -> None:
         for name in self.mapper_names:
             nn.init.zeros_(self.get_parameter(f"{name}.weight"))
+
+    def divide_stream(self, scale: float) -> dict[str, Factor]:
+        halves = torch.ones(self.width * 2)
+        halves[self.width :] = 1 / scale  # the shifts
+        weights: dict[str, Factor] = {f"{name}.weight": halves[:, None] for name in self.mapper_names}
+        return weights | {f"{name}.bias": halves for name in self.mapper_names}
 
 
 class AttentionBlock(Block):
@@ -260,3 +303,7 @@ class AttentionBlock(Block):
 
     def forward(self, x: Tensor, *, time: Tensor, text: Tensor, skip: Tensor | None = None) -> Tensor:
         return x + self.attention(self.norm(x), self.kv_mapper(text))
+
+    def divide_stream(self, scale: float) -> dict[str, Factor]:
+        self.norm.reads_divided(scale)
+        return {f"attention.attn.out_proj.{name}": 1 / scale for name in ("weight", "bias")}

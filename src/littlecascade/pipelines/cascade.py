@@ -11,10 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from littlecascade import __version__
+from littlecascade.checkpoint.formats.official import FILES
 from littlecascade.conditioning.prompts import Prompt
 from littlecascade.data.pixels import cover
 from littlecascade.errors import InputError
-from littlecascade.memory.precision import choose_device, choose_dtype
+from littlecascade.memory.placement import choose
+from littlecascade.memory.precision import choose_device
 from littlecascade.pipelines import decoder, prior
 from littlecascade.pipelines.components import Components
 from littlecascade.pipelines.drawing import Order, decode_pictures, draw_pictures, encode_pictures
@@ -52,14 +54,21 @@ class Cascade:
         self.drawing = components.model.drawing
 
     @classmethod
-    def load(cls, model: str = "tiny", *, device: str = "auto", precision: str = "auto") -> Cascade:
-        """Open a model by the name of a shipped size or by its folder; networks are read when they are needed.
+    def load(
+        cls, model: str = "tiny", *, device: str = "auto", precision: str = "auto", offload: str = "auto"
+    ) -> Cascade:
+        """Open a model, see `Model.find`; networks are read when they are needed.
 
-        device: auto, cpu or cuda. precision: auto, float32 or bfloat16; auto is float32 on a CPU.
+        device: auto, cpu or cuda. precision: auto, float32, bfloat16, float16 or int8. offload: auto, none (all
+        networks stay on the device), stage (one at a time) or block (one block at a time). What is left to `auto` is
+        chosen by the memory that is free: see `components.placement`.
         """
-        where = choose_device(device)
-        dtype = torch.float32 if precision == "auto" and where.type == "cpu" else choose_dtype(precision, where)
-        return cls(Components(Model.find(model), where, dtype))
+        found = Model.find(model)
+        parameters = {role: found.inventory.parts[role].parameters for role in FILES if role in found.inventory.parts}
+        placement = choose(
+            choose_device(device), parameters, found.drawing.image_size, precision=precision, offload=offload
+        )
+        return cls(Components(found, placement))
 
     @torch.no_grad()
     def generate(
@@ -273,7 +282,7 @@ class Cascade:
             "task": task,
             "model": self.components.model.name,
             "model_digest": self.components.model.digest,
-            "precision": str(self.components.dtype).removeprefix("torch."),
+            "precision": self.components.placement.precision,
             "size": list(frame.size),
         }
 

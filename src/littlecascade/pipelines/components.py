@@ -2,45 +2,76 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from littlecascade.checkpoint.networks import ROLES, load_network, notes
-from littlecascade.conditioning.image import ImageEncoder
+from littlecascade.checkpoint import assign
+from littlecascade.checkpoint.lazy import LazyTensors
+from littlecascade.checkpoint.networks import ROLES
+from littlecascade.conditioning.clip import TextTower, VisionTower
+from littlecascade.conditioning.image import MEAN, STD, ImageEncoder
 from littlecascade.conditioning.text import TextEncoder
+from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.diffusion.parametrisation import Parametrisation
-from littlecascade.errors import InputError
+from littlecascade.memory import rescale
+from littlecascade.memory.placement import Placement
+from littlecascade.memory.residence import Residence
+from littlecascade.models.compressor import Compressor
 from littlecascade.models.previewer import Previewer
 from littlecascade.models.stage_a import StageA
 from littlecascade.models.stage_b import StageB
 from littlecascade.models.stage_c import StageC
-from littlecascade.pipelines.model import Model
+from littlecascade.pipelines.model import Model, Weights
+
+LARGE = ("text", "image", "stage_c", "stage_b")
+"""Those that make room for each other. The rest is small."""
 
 
 class Components:
-    """Networks of a model, loaded when first asked for, on one device and in one number format."""
+    """Networks of a model, loaded when first asked for, and kept as a placement says."""
 
-    def __init__(self, model: Model, device: torch.device, dtype: torch.dtype) -> None:
-        self.model, self.device, self.dtype = model, device, dtype
+    def __init__(self, model: Model, placement: Placement) -> None:
+        self.model, self.placement = model, placement
+        self.remarks: dict[str, str] = {}
+        """What is to be said of networks that were loaded, by role."""
         self._loaded: dict[str, Any] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks compute."""
+        return self.placement.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What Stage A, the compressor and the previewer compute in."""
+        return self.placement.small.dtype
 
     @property
     def text(self) -> TextEncoder:
         """The text encoder."""
-        if "text" not in self._loaded:
-            folder = self.model.folder / "text"
-            self._loaded["text"] = TextEncoder.load(folder, dtype=self.dtype, device=self.device)
-        return self._loaded["text"]
+
+        def load() -> TextEncoder:
+            weights = self.model.text()
+            tower = _place(TextTower, weights, self.placement.large)
+            return TextEncoder(tower, ClipTokenizer.load(weights.folder), tokens=weights.settings.get("tokens"))
+
+        return self._get("text", load)
 
     @property
     def image(self) -> ImageEncoder:
         """The image encoder."""
-        if "image" not in self._loaded:
-            folder = self.model.folder / "image"
-            self._loaded["image"] = ImageEncoder.load(folder, dtype=self.dtype, device=self.device)
-        return self._loaded["image"]
+
+        def load() -> ImageEncoder:
+            weights = self.model.image()
+            tower = _place(VisionTower, weights, self.placement.large)
+            mean, std = (weights.settings.get(f"image_{name}", own) for name, own in (("mean", MEAN), ("std", STD)))
+            return ImageEncoder(tower, mean, std)
+
+        return self._get("image", load)
 
     @property
     def stage_a(self) -> StageA:
@@ -48,14 +79,14 @@ class Components:
 
     @property
     def stage_b(self) -> StageB:
-        return self._network("stage_b")
+        return self._get("stage_b", partial(self._stage, "stage_b"))
 
     @property
     def stage_c(self) -> StageC:
-        return self._network("stage_c")
+        return self._get("stage_c", partial(self._stage, "stage_c"))
 
     @property
-    def compressor(self) -> Any:
+    def compressor(self) -> Compressor:
         return self._network("compressor")
 
     @property
@@ -64,21 +95,66 @@ class Components:
 
     def parametrisation(self, role: str) -> Parametrisation:
         """What Stage B or C was trained to predict, as its file says."""
-        return Parametrisation.from_notes(notes(self._file(role)))
+        return Parametrisation.from_notes(dict(self.model.network(role).notes))
 
     def free(self, *roles: str) -> None:
         """Drop networks from memory; without roles, all of them. They are loaded again when asked for."""
         for role in roles or tuple(self._loaded):
             self._loaded.pop(role, None)
 
-    def _network(self, role: str) -> Any:
+    def make_room(self) -> None:
+        """Drop the large networks, if they are not to stay."""
+        if self.placement.offload != "none":
+            self.free(*LARGE)
+
+    def _get(self, role: str, load: Callable[[], Any]) -> Any:
         if role not in self._loaded:
-            self._loaded[role] = load_network(role, self._file(role), dtype=self.dtype, device=self.device)
+            if role in LARGE:
+                self.make_room()
+            self._loaded[role] = load()
         return self._loaded[role]
 
-    def _file(self, role: str) -> Path:
-        path = self.model.folder / ROLES[role].file
-        if not path.is_file():
-            present = ", ".join(sorted(entry.name for entry in self.model.folder.iterdir()))
-            raise InputError(f"Model {self.model.name!r} has no {role}: looked for {path}; its folder holds {present}.")
-        return path
+    def _network(self, role: str) -> Any:
+        def load() -> nn.Module:
+            return _place(ROLES[role].network, self.model.network(role), self.placement.small)
+
+        return self._get(role, load)
+
+    def _stage(self, role: str) -> Any:
+        weights, residence = self.model.network(role), self.placement.large
+
+        def build(divisor: float) -> Any:
+            return _place(ROLES[role].network, weights, residence, divisor)
+
+        if residence.dtype != torch.float16:
+            return build(1)
+        network = rescale.fit(build)
+        if network.divisor > 1:
+            self.remarks[role] = f"{role} in float16 with its residual stream divided by {network.divisor:.0f}"
+        return network
+
+
+def _place(factory: Callable[[Any], nn.Module], weights: Weights, residence: Residence, divisor: float = 1) -> Any:
+    """A network with its weights. divisor: of Stage B's or C's residual stream."""
+    with torch.device("meta"):
+        network = factory(weights.config)
+    assign.check(network, weights.part.outline, str(weights.path))
+    tensors = _source(weights, residence)
+    if divisor == 1:
+        return residence.place(network, tensors, weights.part.outline)
+    factors, wide = network.divide_stream(divisor)  # pyright: ignore[reportCallIssue]
+    divided = LazyTensors(rescale.divided(tensors, factors))
+    return residence.place(network, divided, weights.part.outline, wide)
+
+
+def _source(weights: Weights, residence: Residence) -> Mapping[str, Tensor]:
+    """The weights, mapped into memory where that saves a copy, and read one by one where it would be one too many."""
+    read, mapped = weights.part.tensors(), weights.part.tensors(mapped=True)
+
+    def source(tensor: Tensor) -> Mapping[str, Tensor]:
+        if residence.device.type == "cpu":
+            return mapped if residence.whole and tensor.dtype == residence.dtype else read
+        return mapped if residence.streamed else read
+
+    outline = weights.part.outline.items()
+    return LazyTensors({name: partial(source(tensor).__getitem__, name) for name, tensor in outline})

@@ -11,9 +11,11 @@ from torch import Tensor
 from littlecascade.data.order import derive_seed
 from littlecascade.data.pixels import to_tensor
 from littlecascade.pipelines.components import Components
+from littlecascade.pipelines.prior import Words, check_finite
 from littlecascade.pipelines.sampling import Settings, draw
 from littlecascade.pipelines.session import Session
 from littlecascade.pipelines.size import Frame
+from littlecascade.pipelines.tiles import decode_in_tiles, tile_side
 
 
 def encode(components: Components, session: Session, images: Sequence[Image.Image], frame: Frame) -> Tensor:
@@ -25,41 +27,30 @@ def encode(components: Components, session: Session, images: Sequence[Image.Imag
         return compressor(pixels.to(components.device, components.dtype)).float()
 
 
-def decode(
-    components: Components,
-    session: Session,
-    latents: Tensor,
-    seeds: Sequence[int],
-    frame: Frame,
-    settings: Settings,
-    pooled: Tensor | None = None,
-    negative: Tensor | None = None,
-) -> Tensor:
-    """Pixels (B, 3, height, width) of the frame's picture, float32 on the CPU.
-
-    pooled (B, 1, P), negative (1, 1, P): pooled embeddings of the prompts and of what guidance leads away from.
-    """
-    fine = _draw_fine(components, session, latents.to(components.device), seeds, frame, settings, pooled, negative)
+def to_pixels(components: Components, session: Session, fine: Tensor, frame: Frame) -> Tensor:
+    """Stage A: pixels (B, 3, height, width) of the frame's picture, float32 on the CPU, from its latents."""
     with session.part("load"):
+        components.make_room()
         stage_a = components.stage_a
     with session.part("stage_a"):
-        return frame.cut(stage_a.decode(fine).float().cpu())
+        return frame.cut(decode_in_tiles(stage_a, fine, tile_side(components.device, stage_a.dtype)).float().cpu())
 
 
-def _draw_fine(
+def draw_fine(
     components: Components,
     session: Session,
     latents: Tensor,
     seeds: Sequence[int],
     frame: Frame,
     settings: Settings,
-    pooled: Tensor | None,
-    negative: Tensor | None,
+    words: Words | None = None,
 ) -> Tensor:
-    """Stage B: Stage A's latents (B, 4, H / 4, W / 4). On return nothing holds Stage B, which may have to make room."""
+    """Stage B: Stage A's latents (B, 4, H / 4, W / 4), from semantic latents (B, 16, h, w) and the prompts' words."""
+    latents = latents.to(components.device)
     with session.part("load"):
         stage_b = components.stage_b
     with session.part("stage_b"):
+        pooled, negative = (None, None) if words is None else (words.prompts.pooled, words.negative.pooled)
         conditions = stage_b.encode_conditions(latents, pooled, size=frame.stage_a)
         against = None
         if settings.guidance != 1:  # away from no latents at all, as the official release does it
@@ -67,4 +58,6 @@ def _draw_fine(
         shape = (len(latents), stage_b.config.trunk.in_channels, *frame.stage_a)
         own = [derive_seed(seed, 1) for seed in seeds]
         watch = session.watch("b", latents)
-        return draw(stage_b, shape, conditions, against, components.parametrisation("stage_b"), settings, own, watch)
+        parametrisation = components.parametrisation("stage_b")
+        fine = draw(stage_b, shape, conditions, against, parametrisation, settings, own, watch)
+        return check_finite(fine, "Stage B", components)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
@@ -17,6 +18,8 @@ from littlecascade.pipelines.sampling import Plan, Settings, Start
 from littlecascade.pipelines.session import Session
 from littlecascade.pipelines.size import Frame
 from littlecascade.recipe import Recipe
+
+Batch = TypeVar("Batch")
 
 BATCH = 8
 BATCH_PIXELS = 2 * 1024**2
@@ -45,13 +48,21 @@ def draw_pictures(
     """All pictures of an order. image: the embedding (1, 1, P) of a picture to follow; start: latents to start from."""
     with session:
         groups = prior.embed_words(components, session, order.prompts, order.negative)
-        for words in (batch for group in groups for batch in group.batches(batch_size(order.frame))):
-            seeds = [order.seeds[number] for number in words.numbers]
-            latents = prior.draw_latents(components, session, words, image, seeds, order.frame, order.plan.prior, start)
-            pooled = words.prompts.pooled, words.negative.pooled
-            pixels = decoder.decode(components, session, latents, seeds, order.frame, order.plan.decoder, *pooled)
-            for number, picture, latent in zip(words.numbers, pixels, latents, strict=True):
-                session.finish(number, to_image(picture), latent, order.recipe_of(number))
+        batches = [batch for group in groups for batch in group.batches(batch_size(order.frame))]
+        for turn in _turns(components, batches):
+            seeds = [[order.seeds[number] for number in words.numbers] for words in turn]
+            latents = [
+                prior.draw_latents(components, session, words, image, own, order.frame, order.plan.prior, start)
+                for words, own in zip(turn, seeds, strict=True)
+            ]
+            fine = [
+                decoder.draw_fine(components, session, given, own, order.frame, order.plan.decoder, words)
+                for words, own, given in zip(turn, seeds, latents, strict=True)
+            ]
+            for words, given, finer in zip(turn, latents, fine, strict=True):
+                pixels = decoder.to_pixels(components, session, finer, order.frame)
+                for number, picture, latent in zip(words.numbers, pixels, given, strict=True):
+                    session.finish(number, to_image(picture), latent, order.recipe_of(number))
     return session.result(order.frame)
 
 
@@ -69,13 +80,18 @@ def decode_pictures(
     originals: the pictures that the latents are of, if they are of any.
     """
     with session:
-        for batch in batches(len(recipes), frame):
-            seeds = [recipe["seed"] for recipe in recipes[batch]]
-            given = latents(batch)
-            pixels = decoder.decode(components, session, given, seeds, frame, settings)
-            for number, picture, latent in zip(range(len(recipes))[batch], pixels, given, strict=True):
-                original = originals[number] if originals else None
-                session.finish(number, to_image(picture), latent, recipes[number], original)
+        for turn in _turns(components, batches(len(recipes), frame)):
+            given = [latents(batch) for batch in turn]
+            seeds = [[recipe["seed"] for recipe in recipes[batch]] for batch in turn]
+            fine = [
+                decoder.draw_fine(components, session, coarse, own, frame, settings)
+                for coarse, own in zip(given, seeds, strict=True)
+            ]
+            for batch, coarse, finer in zip(turn, given, fine, strict=True):
+                pixels = decoder.to_pixels(components, session, finer, frame)
+                for number, picture, latent in zip(range(len(recipes))[batch], pixels, coarse, strict=True):
+                    original = originals[number] if originals else None
+                    session.finish(number, to_image(picture), latent, recipes[number], original)
     return session.result(frame)
 
 
@@ -96,7 +112,16 @@ def batch_size(frame: Frame) -> int:
     return min(BATCH, max(1, BATCH_PIXELS // (frame.drawn[0] * frame.drawn[1])))
 
 
-def batches(count: int, frame: Frame) -> Iterator[slice]:
+def batches(count: int, frame: Frame) -> list[slice]:
     """Which of `count` pictures are drawn at a time."""
     size = batch_size(frame)
-    return (slice(start, start + size) for start in range(0, count, size))
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _turns(components: Components, batches: Sequence[Batch]) -> list[Sequence[Batch]]:
+    """Batches that go through every stage before the next ones do.
+
+    Where all networks stay that is one at a time, so that its pictures come early; where one makes room for the next,
+    it is all of them, so that each is read once.
+    """
+    return [[batch] for batch in batches] if components.placement.offload == "none" else [batches]

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from littlecascade.checkpoint import files as weight_files
 from littlecascade.checkpoint import places
 from littlecascade.checkpoint.formats import official
@@ -33,16 +31,20 @@ FOLDERS = {"text": ("tokenizer", "text"), "image": ("feature_extractor", "image"
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's weights, not yet read.
+    """A network's weights, not yet read. config: of the class that the network is built from."""
 
-    path: the file, or the index of its shards. config: of the class that the network is built from. tensors: under
-    official names, each read when it is asked for. notes: what else the file says, such as its training's objective.
-    """
-
-    path: Path
+    part: Part
     config: Any
-    tensors: Mapping[str, Tensor]
-    notes: Mapping[str, str]
+
+    @property
+    def path(self) -> Path:
+        """The file, or the index of its shards."""
+        return self.part.path
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What else the file says, such as its training's objective."""
+        return self.part.notes
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Model:
     def network(self, role: str) -> Weights:
         """The weights of a network by its role, a key of `ROLES`. Raises `InputError` if they are missing."""
         part = self._part(role)
-        return Weights(part.path, config_of(part), part.tensors(), part.notes)
+        return Weights(part, config_of(part))
 
     def text(self) -> TowerWeights:
         """The text tower, with a `TextConfig`, and where its tokenizer is. Raises `InputError` if either is missing."""
@@ -152,14 +154,14 @@ class Model:
                 f"merges.txt) beside it. {_remedy(self.size, 'text')}"
             )
         settings = tower_settings(part, self.inventory)
-        return TowerWeights(part.path, config_of(part), part.tensors(), part.notes, folder, settings)
+        return TowerWeights(part, config_of(part), folder, settings)
 
     def image(self) -> TowerWeights:
         """The image tower, with a `VisionConfig`. Raises `InputError` if it is missing."""
         part = self._part("image")
         folder = self.inventory.beside(part, FOLDERS["image"], (PREPARATION,)) or part.path.parent
         settings = _settings(folder / PREPARATION)
-        return TowerWeights(part.path, config_of(part), part.tensors(), part.notes, folder, settings)
+        return TowerWeights(part, config_of(part), folder, settings)
 
     def _part(self, role: str) -> Part:
         """Raises `InputError` that lists every path tried, what is there instead, and what to do."""

@@ -105,4 +105,15 @@ def draw_latents(
         own = [derive_seed(seed, 0) for seed in seeds]
         parametrisation = components.parametrisation("stage_c")
         watch = session.watch("c")
-        return draw(stage_c, shape, conditions, against, parametrisation, settings, own, watch, start)
+        latents = draw(stage_c, shape, conditions, against, parametrisation, settings, own, watch, start)
+        return check_finite(latents, "Stage C", components)
+
+
+def check_finite(latents: Tensor, stage: str, components: Components) -> Tensor:
+    """The latents that a stage drew. Raises `InputError` if they are none."""
+    if latents.isfinite().all():
+        return latents
+    raise InputError(
+        f"{stage} of {components.model.name!r} gave numbers that are none in {components.placement.precision}. "
+        "Its weights are damaged, or need another --precision: bfloat16 or float32."
+    )

@@ -1,0 +1,136 @@
+"""In which number format a cascade draws, and which of its networks are on the device at once: as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from littlecascade.errors import InputError, suggest
+from littlecascade.memory.measure import free_memory
+from littlecascade.memory.precision import choose_dtype
+from littlecascade.memory.residence import Residence
+
+PRECISIONS = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.01}
+"""The number formats of Stage B and C and of the towers, and bytes for each of their parameters."""
+
+OFFLOADS = ("none", "stage", "block")
+"""What is on the device: every network that was used, the one at work, or the block at work."""
+
+LARGE = 200_000_000
+"""Parameters of all networks above which a cascade needs care for the memory that it takes."""
+
+SHARE = 0.9
+"""How much of what is free may be used."""
+
+WORK = 0.65 * 2**30
+"""Bytes that computing takes beside the weights in two bytes a value at 1024 x 1024, measured: benchmarks/memory.py."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """precision: a key of `PRECISIONS`. offload: one of `OFFLOADS`. need: about how many bytes drawing takes.
+
+    dtype: what is computed in; for `int8` that of the weights while they are used.
+    """
+
+    device: torch.device
+    precision: str
+    offload: str
+    dtype: torch.dtype
+    need: float
+    free: float
+
+    @property
+    def large(self) -> Residence:
+        """Of Stage B and C and of the towers."""
+        return Residence(self.device, self.dtype, int8=self.precision == "int8", streamed=self.offload == "block")
+
+    @property
+    def small(self) -> Residence:
+        """Of Stage A, the compressor and the previewer, which are not made for float16 and can do without."""
+        return Residence(self.device, torch.float32 if self.dtype == torch.float16 else self.dtype)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is known to fit."""
+        return self.need <= SHARE * self.free
+
+    def __str__(self) -> str:
+        kept = {"none": "all networks stay", "stage": "one network at a time", "block": "one block at a time"}
+        return (
+            f"{self.precision} on {self.device}, {kept[self.offload]}: about {_gib(self.need)} of the "
+            f"{_gib(self.free)} that are free"
+        )
+
+
+def choose(
+    device: torch.device, parameters: Mapping[str, int], side: int, *, precision: str = "auto", offload: str = "auto"
+) -> Placement:
+    """The best way to draw that fits, or the one that takes the least if none does.
+
+    parameters: of each network. side: in pixels, of the square that the model draws at its best.
+    `auto` leaves a choice open, everything else is obeyed. In the order of preference: the format that is quickest with
+    nothing lost, all networks kept if they are small or on a GPU; one at a time; 8 bits; block by block.
+    Raises `InputError` for an unknown name.
+    """
+    _check("precision", precision, ("auto", *PRECISIONS))
+    _check("offload", offload, ("auto", *OFFLOADS))
+    free = free_memory(device)
+    options = [
+        _placement(device, own_precision, own_offload, parameters, side, free)
+        for own_precision, own_offload in _preferences(device, sum(parameters.values()), free)
+        if precision in ("auto", own_precision) and offload in ("auto", own_offload)
+    ]
+    if not options:
+        own_precision = precision if precision != "auto" else _quickest(device, sum(parameters.values()), free)
+        options = [
+            _placement(device, own_precision, own_offload, parameters, side, free)
+            for own_offload in OFFLOADS
+            if offload in ("auto", own_offload)
+        ]
+    return next((option for option in options if option.fits), min(options, key=lambda option: option.need))
+
+
+def _preferences(device: torch.device, parameters: int, free: float) -> Iterator[tuple[str, str]]:
+    best = _quickest(device, parameters, free)
+    if device.type == "cuda" or parameters < LARGE:
+        yield best, "none"
+    yield from ((best, "stage"), ("int8", "stage"), (best, "block"), ("int8", "block"))
+
+
+def _quickest(device: torch.device, parameters: int, free: float) -> str:
+    """The format to draw in without losing anything that shows."""
+    if device.type == "cuda":
+        return "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float16"
+    if parameters < LARGE:
+        return "float32"
+    quick = choose_dtype("auto", device) == torch.bfloat16
+    return "bfloat16" if quick or PRECISIONS["float32"] * parameters > SHARE * free else "float32"
+
+
+def _placement(
+    device: torch.device, precision: str, offload: str, parameters: Mapping[str, int], side: int, free: float
+) -> Placement:
+    dtype = getattr(torch, precision) if precision != "int8" else _unpacked(device, sum(parameters.values()))
+    weights = [PRECISIONS[precision] * count for count in parameters.values()] or [0.0]
+    resident = {"none": sum(weights), "stage": max(weights), "block": max(weights) / 8}[offload]
+    work = WORK * dtype.itemsize / 2 * (side / 1024) ** 2
+    return Placement(device, precision, offload, dtype, resident + work, free)
+
+
+def _unpacked(device: torch.device, parameters: int) -> torch.dtype:
+    """What weights of 8 bits are computed in."""
+    if device.type == "cuda":
+        return torch.bfloat16 if choose_dtype("auto", device) == torch.bfloat16 else torch.float16
+    return torch.float32 if parameters < LARGE else choose_dtype("auto", device)
+
+
+def _check(what: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise InputError(f"Unknown {what} {name!r}; there are {', '.join(known)}.{suggest(name, known)}")
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB"

@@ -1,0 +1,91 @@
+"""Stage B and C in float16, whose largest number is 65,504: their residual stream, which outgrows that, is divided.
+
+`Trunk.divide_stream` says what that asks of the weights. Here the divisor is found, by one trial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from littlecascade.errors import InputError
+from littlecascade.models.stage_b import StageB
+from littlecascade.models.stage_c import StageC
+from littlecascade.models.trunk import Trunk
+from littlecascade.nn.blocks import Block, Factor
+
+Network = TypeVar("Network", StageB, StageC)
+
+TRIAL = 2.0**10
+"""The divisor of the trial; the stream of the official weights is expected to need less."""
+ROOM = 2.0**12
+"""The largest magnitude that a divided stream may have in the trial: a sixteenth of what float16 holds."""
+
+
+def divided(weights: Mapping[str, Tensor], factors: Mapping[str, Factor]) -> dict[str, Callable[[], Tensor]]:
+    """What makes each of the weights, multiplied by its factor if it has one, in float32."""
+
+    def make(name: str) -> Tensor:
+        return weights[name].float() * factors[name] if name in factors else weights[name]
+
+    return {name: partial(make, name) for name in weights}
+
+
+def fit(build: Callable[[float], Network]) -> Network:
+    """The network that `build` makes for a divisor, with the smallest power of two that leaves the stream its room.
+
+    Powers of two lose nothing. Raises `InputError` where not even a large divisor helps.
+    """
+    network = build(TRIAL)
+    peak = stream_peak(network) * TRIAL
+    if not math.isfinite(peak):
+        raise InputError(
+            f"float16 can't hold what {type(network).__name__} computes with these weights, not even divided by "
+            f"{TRIAL:.0f}: use --precision bfloat16 or float32."
+        )
+    divisor = 2.0 ** max(0, math.ceil(math.log2(max(peak, 1.0) / ROOM)))
+    return network if divisor == TRIAL else build(divisor)
+
+
+@torch.no_grad()
+def stream_peak(network: StageB | StageC) -> float:
+    """The largest magnitude in the residual stream, as it is computed, over a noisy and a clean pair of latents."""
+    peaks: list[Tensor] = []
+    handles = [
+        block.register_forward_hook(lambda _block, _given, result: peaks.append(result.abs().amax().float()))
+        for block in network.modules()
+        if isinstance(block, Block)
+    ]
+    try:
+        predictions = _run(network)
+    finally:
+        for handle in handles:
+            handle.remove()
+    peak = torch.stack(peaks).amax()
+    return float(peak) if predictions.isfinite().all() else math.inf
+
+
+def _run(network: Trunk) -> Tensor:
+    """A prediction for noise and for nearly none, under conditions of the usual size."""
+    generator = torch.Generator().manual_seed(0)
+    device = network.get_parameter("clf.1.weight").device
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(2, *shape, generator=generator).to(device)
+
+    time = torch.tensor([0.99, 0.05], device=device)
+    if isinstance(network, StageB):
+        config, side = network.config, 64
+        conditions = network.encode_conditions(
+            normal(config.effnet_channels, 6, 6), normal(1, config.pooled_width), size=(side, side)
+        )
+        return network(normal(config.trunk.in_channels, side, side), time, **conditions)
+    assert isinstance(network, StageC)
+    config, side = network.config, 24
+    conditions = network.encode_conditions(normal(16, config.text_width), normal(1, config.pooled_width))
+    return network(normal(config.trunk.in_channels, side, side), time, **conditions)
