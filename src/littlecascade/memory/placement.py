@@ -97,7 +97,9 @@ def _preferences(device: torch.device, parameters: int, free: float) -> Iterator
     best = _quickest(device, parameters, free)
     if device.type == "cuda" or parameters < LARGE:
         yield best, "none"
-    yield from ((best, "stage"), ("int8", "stage"), (best, "block"), ("int8", "block"))
+    yield from ((best, "stage"), ("int8", "stage"), (best, "block"))
+    if device.type == "cuda":
+        yield "int8", "block"
 
 
 def _quickest(device: torch.device, parameters: int, free: float) -> str:
@@ -115,7 +117,8 @@ def _placement(
 ) -> Placement:
     dtype = getattr(torch, precision) if precision != "int8" else _unpacked(device, sum(parameters.values()))
     weights = [PRECISIONS[precision] * count for count in parameters.values()] or [0.0]
-    resident = {"none": sum(weights), "stage": max(weights), "block": max(weights) / 8}[offload]
+    streamed = offload == "block" and not (precision == "int8" and device.type == "cpu")  # where 8 bits are kept anyway
+    resident = sum(weights) if offload == "none" else max(weights) / 8 if streamed else max(weights)
     work = WORK * dtype.itemsize / 2 * (side / 1024) ** 2
     return Placement(device, precision, offload, dtype, resident + work, free)
 

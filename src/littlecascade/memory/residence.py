@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from littlecascade.memory.int8 import is_matrix, quantise
+from littlecascade.memory.measure import give_back
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -61,6 +62,7 @@ class Residence:
             _attach(
                 module, {name[len(block) + 1 :]: self._keeper(name, weights, outline, kind(name)) for name in names}
             )
+        give_back()
         return network.eval().requires_grad_(False)
 
     def _keeper(

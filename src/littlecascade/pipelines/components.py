@@ -18,6 +18,7 @@ from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.diffusion.parametrisation import Parametrisation
 from littlecascade.memory import rescale
+from littlecascade.memory.measure import give_back
 from littlecascade.memory.placement import Placement
 from littlecascade.memory.residence import Residence
 from littlecascade.models.compressor import Compressor
@@ -101,6 +102,7 @@ class Components:
         """Drop networks from memory; without roles, all of them. They are loaded again when asked for."""
         for role in roles or tuple(self._loaded):
             self._loaded.pop(role, None)
+        give_back()
 
     def make_room(self) -> None:
         """Drop the large networks, if they are not to stay."""

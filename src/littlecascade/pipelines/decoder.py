@@ -15,7 +15,7 @@ from littlecascade.pipelines.prior import Words, check_finite
 from littlecascade.pipelines.sampling import Settings, draw
 from littlecascade.pipelines.session import Session
 from littlecascade.pipelines.size import Frame
-from littlecascade.pipelines.tiles import decode_in_tiles, tile_side
+from littlecascade.pipelines.tiles import SMALLEST, decode_in_tiles, tile_side
 
 
 def encode(components: Components, session: Session, images: Sequence[Image.Image], frame: Frame) -> Tensor:
@@ -33,7 +33,9 @@ def to_pixels(components: Components, session: Session, fine: Tensor, frame: Fra
         components.make_room()
         stage_a = components.stage_a
     with session.part("stage_a"):
-        return frame.cut(decode_in_tiles(stage_a, fine, tile_side(components.device, stage_a.dtype)).float().cpu())
+        scarce = components.placement.offload == "block"
+        side = SMALLEST if scarce else tile_side(components.device, stage_a.dtype)
+        return frame.cut(decode_in_tiles(stage_a, fine, side).float().cpu())
 
 
 def draw_fine(
