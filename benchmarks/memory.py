@@ -1,6 +1,7 @@
 """How much memory drawing takes: the peak of a whole process, with full-size networks of made-up weights.
 
 python benchmarks/memory.py [--sizes tiny,lite,full] [--ways bfloat16/stage,int8/stage] [--picture 1024x1024]
+python benchmarks/memory.py --choices
 
 Weights of the true shapes are written under the official names to a folder (lite 5 GB, full 12 GB) that is kept for
 the next time. Each way of drawing (precision/offload) runs in a process of its own, from reading the files to the
@@ -27,9 +28,22 @@ from littlecascade.checkpoint.lazy import LazyTensors
 from littlecascade.checkpoint.networks import ROLES
 from littlecascade.conditioning.clip import TextTower, VisionTower
 from littlecascade.conditioning.folder import CONFIG, WEIGHTS, write_json
+from littlecascade.memory.placement import Machine, choose
 from littlecascade.presets import PRESETS, Preset
 
 GIB = 2**30
+SIZES = ("lite", "full")
+CARDS = (
+    ("4 GB", 4, True),
+    ("6 GB", 6, True),
+    ("8 GB", 8, True),
+    ("8 GB, no bfloat16 (RTX 2070)", 8, False),
+    ("11 GB, no bfloat16 (RTX 2080 Ti)", 11, False),
+    ("12 GB", 12, True),
+    ("16 GB", 16, True),
+    ("24 GB", 24, True),
+)
+TAKEN = 0.8  # GiB of a card that CUDA and the desktop take
 CHILD = """
 import json, sys
 from littlecascade import Cascade
@@ -97,6 +111,27 @@ def row(size: str, way: str, picture: tuple[int, int], found: Mapping[str, objec
     return f"| {size} | {way} | {picture[0]} x {picture[1]} | {peak:.2f} | {need:.2f} | {seconds} |"
 
 
+def choices() -> str:
+    """What is chosen by itself for GPUs of several sizes, with bfloat16 and without."""
+    lines = ["| GPU | " + " | ".join(SIZES) + " |", "| --- " * (1 + len(SIZES)) + "|"]
+    for card, total, bfloat16 in CARDS:
+        cells: list[str] = []
+        for size in SIZES:
+            machine = Machine(torch.device("cuda"), (total - TAKEN) * GIB, bfloat16)
+            found = choose(machine, parameters(PRESETS[size]), PRESETS[size].drawing.image_size)
+            cells.append(f"{found.precision}, {found.offload}, {found.need / GIB:.1f} GiB")
+        lines.append(f"| {card} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def parameters(preset: Preset) -> dict[str, int]:
+    """Of each network."""
+    factories = {role: entry.network for role, entry in ROLES.items()} | {"text": TextTower, "image": VisionTower}
+    with torch.device("meta"):
+        networks = {role: factory(getattr(preset, role)) for role, factory in factories.items()}
+    return {role: sum(own.numel() for own in network.parameters()) for role, network in networks.items()}
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -104,7 +139,11 @@ def main() -> None:
     parser.add_argument("--ways", default="bfloat16/stage,int8/stage,bfloat16/block", help="precision/offload")
     parser.add_argument("--picture", default=None, help="WIDTHxHEIGHT (default: the size's own square)")
     parser.add_argument("--out", type=Path, default=Path("runs/made-up"), help="folder for the weights")
+    parser.add_argument("--choices", action="store_true", help="tell what GPUs would be drawn with; measure nothing")
     options = parser.parse_args()
+    if options.choices:
+        print(choices())
+        return
     print("| size | way | picture | peak, GiB | expected, GiB | seconds |\n| --- | --- | --- | --- | --- | --- |")
     for size in options.sizes.split(","):
         preset = PRESETS[size]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -26,6 +27,25 @@ SHARE = 0.9
 
 WORK = 0.65 * 2**30
 """Bytes that computing takes beside the weights in two bytes a value at 1024 x 1024, measured: benchmarks/memory.py."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What draws. free: bytes of memory. bfloat16: whether it is good at that."""
+
+    device: torch.device
+    free: float
+    bfloat16: bool
+
+    @classmethod
+    def of(cls, device: torch.device) -> Self:
+        """What this machine has, right now."""
+        return cls(device, free_memory(device), choose_dtype("auto", device) == torch.bfloat16)
+
+    @property
+    def gpu(self) -> bool:
+        """Whether its memory is a GPU's."""
+        return self.device.type == "cuda"
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,7 @@ class Placement:
 
 
 def choose(
-    device: torch.device, parameters: Mapping[str, int], side: int, *, precision: str = "auto", offload: str = "auto"
+    machine: Machine, parameters: Mapping[str, int], side: int, *, precision: str = "auto", offload: str = "auto"
 ) -> Placement:
     """The best way to draw that fits, or the one that takes the least if none does.
 
@@ -77,57 +97,50 @@ def choose(
     """
     _check("precision", precision, ("auto", *PRECISIONS))
     _check("offload", offload, ("auto", *OFFLOADS))
-    free = free_memory(device)
-    options = [
-        _placement(device, own_precision, own_offload, parameters, side, free)
-        for own_precision, own_offload in _preferences(device, sum(parameters.values()), free)
-        if precision in ("auto", own_precision) and offload in ("auto", own_offload)
+    total = sum(parameters.values())
+    ways = [
+        way for way in _preferences(machine, total) if precision in ("auto", way[0]) and offload in ("auto", way[1])
     ]
-    if not options:
-        own_precision = precision if precision != "auto" else _quickest(device, sum(parameters.values()), free)
-        options = [
-            _placement(device, own_precision, own_offload, parameters, side, free)
-            for own_offload in OFFLOADS
-            if offload in ("auto", own_offload)
-        ]
+    if not ways:
+        best = _quickest(machine, total) if precision == "auto" else precision
+        ways = [(best, way) for way in OFFLOADS if offload in ("auto", way)]
+    options = [_placement(machine, *way, parameters, side) for way in ways]
     return next((option for option in options if option.fits), min(options, key=lambda option: option.need))
 
 
-def _preferences(device: torch.device, parameters: int, free: float) -> Iterator[tuple[str, str]]:
-    best = _quickest(device, parameters, free)
-    if device.type == "cuda" or parameters < LARGE:
+def _preferences(machine: Machine, parameters: int) -> Iterator[tuple[str, str]]:
+    """Precision and offload, the best first."""
+    best = _quickest(machine, parameters)
+    if machine.gpu or parameters < LARGE:
         yield best, "none"
     yield from ((best, "stage"), ("int8", "stage"), (best, "block"))
-    if device.type == "cuda":
+    if machine.gpu:
         yield "int8", "block"
 
 
-def _quickest(device: torch.device, parameters: int, free: float) -> str:
+def _quickest(machine: Machine, parameters: int) -> str:
     """The format to draw in without losing anything that shows."""
-    if device.type == "cuda":
-        return "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float16"
+    if machine.gpu:
+        return "bfloat16" if machine.bfloat16 else "float16"
     if parameters < LARGE:
         return "float32"
-    quick = choose_dtype("auto", device) == torch.bfloat16
-    return "bfloat16" if quick or PRECISIONS["float32"] * parameters > SHARE * free else "float32"
+    wide = PRECISIONS["float32"] * parameters <= SHARE * machine.free
+    return "float32" if wide and not machine.bfloat16 else "bfloat16"
 
 
-def _placement(
-    device: torch.device, precision: str, offload: str, parameters: Mapping[str, int], side: int, free: float
-) -> Placement:
-    dtype = getattr(torch, precision) if precision != "int8" else _unpacked(device, sum(parameters.values()))
+def _placement(machine: Machine, precision: str, offload: str, parameters: Mapping[str, int], side: int) -> Placement:
+    total = sum(parameters.values())
+    if precision != "int8":
+        dtype = getattr(torch, precision)
+    elif machine.bfloat16 and (machine.gpu or total >= LARGE):
+        dtype = torch.bfloat16
+    else:
+        dtype = torch.float16 if machine.gpu else torch.float32
     weights = [PRECISIONS[precision] * count for count in parameters.values()] or [0.0]
-    streamed = offload == "block" and not (precision == "int8" and device.type == "cpu")  # where 8 bits are kept anyway
+    streamed = offload == "block" and (machine.gpu or precision != "int8")  # a CPU keeps 8 bits in any case
     resident = sum(weights) if offload == "none" else max(weights) / 8 if streamed else max(weights)
     work = WORK * dtype.itemsize / 2 * (side / 1024) ** 2
-    return Placement(device, precision, offload, dtype, resident + work, free)
-
-
-def _unpacked(device: torch.device, parameters: int) -> torch.dtype:
-    """What weights of 8 bits are computed in."""
-    if device.type == "cuda":
-        return torch.bfloat16 if choose_dtype("auto", device) == torch.bfloat16 else torch.float16
-    return torch.float32 if parameters < LARGE else choose_dtype("auto", device)
+    return Placement(machine.device, precision, offload, dtype, resident + work, machine.free)
 
 
 def _check(what: str, name: str, known: tuple[str, ...]) -> None:

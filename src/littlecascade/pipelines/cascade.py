@@ -15,7 +15,7 @@ from littlecascade.checkpoint.formats.official import FILES
 from littlecascade.conditioning.prompts import Prompt
 from littlecascade.data.pixels import cover
 from littlecascade.errors import InputError
-from littlecascade.memory.placement import choose
+from littlecascade.memory.placement import Machine, choose
 from littlecascade.memory.precision import choose_device
 from littlecascade.pipelines import decoder, prior
 from littlecascade.pipelines.components import Components
@@ -65,9 +65,8 @@ class Cascade:
         """
         found = Model.find(model)
         parameters = {role: found.inventory.parts[role].parameters for role in FILES if role in found.inventory.parts}
-        placement = choose(
-            choose_device(device), parameters, found.drawing.image_size, precision=precision, offload=offload
-        )
+        machine = Machine.of(choose_device(device))
+        placement = choose(machine, parameters, found.drawing.image_size, precision=precision, offload=offload)
         return cls(Components(found, placement))
 
     @torch.no_grad()
