@@ -9,8 +9,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 
-from littlecascade import presets
+from littlecascade import Cascade, presets
 from littlecascade.checkpoint import files
 from littlecascade.checkpoint.convert import convert
 from littlecascade.checkpoint.formats import FORMATS
@@ -137,6 +138,20 @@ def test_a_missing_part_is_told_with_every_path_and_the_command(installed: Path)
             assert str(folder / name) in str(caught.value)
     assert "littlecascade models download lite --only stage_b" in str(caught.value)
     assert "stage_b_bf16.safetensors is stage_b (full)" in str(caught.value)
+
+
+def test_all_that_a_command_lacks_is_told_at_once(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model.find("lite")
+    model.require("vary")
+    (installed / "stage_b_lite.safetensors").unlink()
+    (installed / "stage_b_lite_bf16.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has no stage_b: looked for .*stage_b_lite_bf16"):
+        Cascade.load("lite", device="cpu").generate("pizza")
+    (installed / "stage_a.safetensors").unlink()
+    with pytest.raises(InputError, match=r"'lite' has no stage_b, stage_a: looked in .* 'littlecascade models downl"):
+        Cascade.load("lite", device="cpu").generate("pizza")
+    with pytest.raises(InputError, match=r"has no stage_b, stage_a"):
+        Cascade.load("lite", device="cpu").reconstruct(Image.new("RGB", (64, 64)))
 
 
 def test_a_file_of_another_stage_is_told_what_it_is(model_folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from littlecascade import __version__
+from littlecascade.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Saver(ABC):
-    """Takes pictures and writes them. As a context, it adds to any error that ends it where the pictures are."""
+    """Takes pictures and writes them. As a context, it says with an error how many are finished, and where."""
 
     def __init__(self, paths: Sequence[Path], total: int, progress: Progress) -> None:
         self.paths, self.total, self.finished = paths, total, 0
@@ -39,7 +40,7 @@ class Saver(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is not None and (self.finished or not isinstance(error, InputError)):
             where = f", in {self.paths[0].parent.resolve()}" if self.finished else ""
             error.add_note(f"{self.finished} of {self.total} pictures are finished{where}")
 

@@ -163,6 +163,7 @@ class Cascade:
         Without a size they are brought to the area that the model draws best, and must have one shape; with a size they
         are cropped to its shape.
         """
+        self.components.model.require("reconstruct")
         if size is not None:
             self._check_size(size)
         originals, frame, facts = self._prepare(
@@ -247,6 +248,7 @@ class Cascade:
         **facts: Any,
     ) -> Order:
         """Everything that can be wrong with what was asked for is found here, before a network is read."""
+        self.components.model.require(task)
         prompts = [Prompt.parse(text) for text in ([prompt] if isinstance(prompt, str) else prompt) for _ in range(n)]
         if not prompts:
             raise InputError("Nothing to draw: there is no prompt, or n is 0.")

@@ -25,6 +25,14 @@ from littlecascade.presets import PRESETS, Drawing, find_preset
 DESCRIPTION = "cascade.json"
 PREPARATION = "preprocessor_config.json"
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "generate": ("text", "tokenizer", "stage_c", "stage_b", "stage_a"),
+    "vary": ("text", "tokenizer", "image", "stage_c", "stage_b", "stage_a"),
+    "edit": ("text", "tokenizer", "compressor", "stage_c", "stage_b", "stage_a"),
+    "reconstruct": ("compressor", "stage_b", "stage_a"),
+}
+"""Commands, and the parts without which they can't run. The previewer is only for the live preview."""
+
 FOLDERS = {"text": ("tokenizer", "text"), "image": ("feature_extractor", "image")}
 """Where else than beside its weights a tower's tokenizer, or the preparation of its pictures, may lie."""
 
@@ -162,6 +170,19 @@ class Model:
         folder = self.inventory.beside(part, FOLDERS["image"], (PREPARATION,)) or part.path.parent
         settings = _settings(folder / PREPARATION)
         return TowerWeights(part, config_of(part), folder, settings)
+
+    def require(self, command: str) -> None:
+        """Raises one `InputError` for all parts that a command needs and that are not there."""
+        missing = [role for role in NEEDS[command] if role != "tokenizer" and role not in self.inventory.parts]
+        if len(missing) > 1:
+            looked = ", ".join(map(str, self.inventory.folders)) or "the given files"
+            remedy = f"'littlecascade models verify {self.name}' says more."
+            if self.size in places.STAGES:
+                remedy = f"'littlecascade models download {self.size}' fetches them. {remedy}"
+            said = [f"Model {self.name!r} has no {', '.join(missing)}: looked in {looked}."]
+            raise InputError(" ".join([*said, *self.inventory.problems.values(), remedy]))
+        for role in missing:
+            self._part(role)
 
     def _part(self, role: str) -> Part:
         """Raises `InputError` that lists every path tried, what is there instead, and what to do."""

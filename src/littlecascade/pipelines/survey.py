@@ -15,15 +15,7 @@ from littlecascade.checkpoint.recognise import Part
 from littlecascade.conditioning.clip import TextTower, VisionTower
 from littlecascade.errors import InputError
 from littlecascade.pipelines.inventory import describe, sizes
-from littlecascade.pipelines.model import FOLDERS, TOKENIZER, Model, config_of
-
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "generate": ("text", "tokenizer", "stage_c", "stage_b", "stage_a"),
-    "vary": ("text", "tokenizer", "image", "stage_c", "stage_b", "stage_a"),
-    "edit": ("text", "tokenizer", "compressor", "stage_c", "stage_b", "stage_a"),
-    "reconstruct": ("compressor", "stage_b", "stage_a"),
-}
-"""Commands, and the parts without which they can't run. The previewer is only for the live preview."""
+from littlecascade.pipelines.model import FOLDERS, NEEDS, TOKENIZER, Model, config_of
 
 PARTS = ("text", "tokenizer", "image", "stage_c", "stage_b", "stage_a", "compressor", "previewer")
 
