@@ -84,6 +84,10 @@ def test_it_says_what_it_chose() -> None:
     assert said == "bfloat16 on cpu, one network at a time: about 7.3 GiB of the 20.0 GiB that are free"
 
 
+def test_it_says_what_may_not_fit() -> None:
+    assert str(choose(gpu(0.5), FULL, 1024)).endswith("of the 0.5 GiB that are free, which may not do")
+
+
 @pytest.mark.parametrize("asked", [{"precision": "flaot16"}, {"offload": "blocks"}])
 def test_unknown_names_are_told_with_the_nearest(asked: dict[str, str]) -> None:
     with pytest.raises(InputError, match=r"Did you mean '(float16|block)'"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from littlecascade import Cascade, StopDrawing
+from littlecascade import Cascade, InputError, StopDrawing
 from littlecascade.pipelines import drawing
 
 
@@ -145,3 +145,11 @@ def test_a_result_says_what_it_took(cascade: Cascade, gradient) -> None:
     assert set(result.timings) == {"load", "text", "encode", "stage_c", "stage_b", "stage_a"}
     assert all(seconds >= 0 for seconds in result.timings.values())
     assert result.peak_memory > 50 * 2**20  # torch alone
+
+
+def test_a_gpu_without_memory_is_told_with_what_takes_less(cascade: Cascade) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(InputError, match=r"Out of memory \(float32 on cpu, .*\)\. Less is taken by --precision int8"):
+        cascade.generate("pizza", seed=0, callback=fail)

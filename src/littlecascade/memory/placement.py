@@ -79,9 +79,10 @@ class Placement:
 
     def __str__(self) -> str:
         kept = {"none": "all networks stay", "stage": "one network at a time", "block": "one block at a time"}
+        least = "" if self.fits else ", which may not do"
         return (
             f"{self.precision} on {self.device}, {kept[self.offload]}: about {_gib(self.need)} of the "
-            f"{_gib(self.free)} that are free"
+            f"{_gib(self.free)} that are free{least}"
         )
 
 

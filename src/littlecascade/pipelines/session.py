@@ -34,7 +34,10 @@ OnPicture = Callable[[int, Image.Image, Recipe], None]
 
 
 class Session:
-    """The context in which pictures are drawn; `StopDrawing`, raised by a callback, ends it."""
+    """The context in which pictures are drawn; `StopDrawing`, raised by a callback, ends it.
+
+    A GPU that is out of memory is told by an `InputError`.
+    """
 
     def __init__(
         self, components: Components, callback: Progress | None = None, on_picture: OnPicture | None = None
@@ -52,6 +55,11 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise InputError(
+                f"Out of memory ({self._components.placement}). Less is taken by --precision int8 (precision='int8'), "
+                "--offload block (offload='block'), a smaller --size and fewer pictures at once."
+            ) from error
         self._stopped = isinstance(error, StopDrawing)
         return self._stopped
 
