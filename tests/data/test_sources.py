@@ -5,9 +5,13 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from littlecascade.data.sources import Member, Sample, find_samples
+from littlecascade.data.pixels import pixel_cache
+from littlecascade.data.sources import Member, Sample, find_samples, scan_tar
+from littlecascade.data.tars import Entry, Problem
 from littlecascade.errors import InputError
 
 
@@ -85,3 +89,54 @@ def test_fields_that_are_no_object_name_their_sample(tmp_path: Path, text: bytes
     whole = Member(path, 0, len(text))
     with pytest.raises(InputError, match=f"shard/a.png: its .json member {said}"):
         Sample("shard/a.png", whole, fields=whole).metadata()
+
+
+def test_what_is_wrong_with_one_member_is_left_out(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "t.tar", {"a.png": b"1", "../b.png": b"2", "/c.png": b"3", "a.txt": b"an a"})
+    with tarfile.open(shard, "a") as archive:
+        link = tarfile.TarInfo("d.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        archive.addfile(link)
+        again = tarfile.TarInfo("a.txt")
+        archive.addfile(again)
+    assert [(sample.name, sample.captions()) for sample in find_samples(str(shard))] == [("t.tar/a.png", ["an a"])]
+    left_out = [item.name for item in scan_tar(shard) if isinstance(item, Problem)]
+    assert left_out == ["../b.png", "/c.png", "d.png", "a.txt"]
+
+
+def test_a_damaged_tar_is_scanned_as_far_as_it_goes(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "t.tar", {"a.png": bytes(1000), "b.png": bytes(1000)})
+    shard.write_bytes(shard.read_bytes()[:-8000])
+    first, last = scan_tar(shard)
+    assert first == Entry("a.png", 512, 1000)
+    assert isinstance(last, Problem)
+    assert (last.name, last.fatal) == ("b.png", True)
+    (missing,) = scan_tar(tmp_path / "none.tar")
+    assert isinstance(missing, Problem)
+    assert missing.reason == "can't be read: No such file or directory"
+
+
+def test_names_in_no_encoding_of_this_system(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "t.tar", {"a.png": b""})
+    data = bytearray(shard.read_bytes())
+    header = tarfile.TarInfo("a.png").tobuf()
+    renamed = bytearray(header.replace(b"a.png", b"\xe4.png"))
+    total = sum(renamed[:148]) + 8 * 32 + sum(renamed[156:])
+    renamed[148:156] = b"%06o\0 " % total
+    data[: len(renamed)] = renamed
+    shard.write_bytes(data)
+    (sample,) = find_samples(str(shard))
+    assert sample.name == "t.tar/ä.png"
+
+
+def test_avif_is_a_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.avif")
+    cache = pixel_cache(find_samples(str(tmp_path)), 16, tmp_path / "cache")
+    assert cache.broken == []
+    assert np.abs(cache.pixels[0, :, 8, 8].astype(int) - [255, 0, 0]).max() < 8
+
+
+def test_what_a_cache_is_named_by_stays(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "t.tar", {"a.png": b"1"})
+    (sample,) = find_samples(str(shard))
+    assert str(sample.picture) == f"Member(file={shard!r}, offset=512, size=1)"

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,56 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from littlecascade.data.pictures import cover, to_rgb
+from littlecascade.data.pictures import open_picture as open_picture  # for those who import it from here
 from littlecascade.data.sources import Sample
 from littlecascade.errors import InputError
 
 FORMAT = 1  # part of the cache's key: raise it when decoding changes
 PIXELS, TABLE = "pixels.npy", "samples.json"
 READ_AHEAD = 512  # pictures that may wait in memory to be written
-
-
-def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """An upright RGB picture: EXIF rotation applied, transparency laid over `background`, 16 bits scaled to 8."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("its values are floating point numbers; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray((values / 257).clip(0, 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        backdrop = Image.new("RGBA", image.size, background)
-        image = Image.alpha_composite(backdrop, image)
-    return image.convert("RGB")
-
-
-def open_picture(path: str | Path, background: str = "white") -> Image.Image:
-    """The first frame of a picture file, as `to_rgb` gives it. Raises `InputError` if it can't be read."""
-    if Path(path).is_dir():
-        raise InputError(f"{str(path)!r} is a folder: name the pictures in it.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters of them becomes an error
-            with Image.open(path) as image:
-                return to_rgb(image, background)
-    except FileNotFoundError:
-        raise InputError(f"There is no picture {str(path)!r}.") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{str(path)!r} is not a picture, or of a kind that can't be read here.") from None
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise InputError(f"{str(path)!r} has more than {limit} million pixels: make it smaller first.") from None
-    except Exception as error:  # a broken file makes Pillow's decoders raise almost anything
-        raise InputError(f"{str(path)!r} can't be read as a picture: {error}.") from None
-
-
-def cover(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Resize so that the picture covers width x height, and cut the middle out."""
-    return image if image.size == (width, height) else ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

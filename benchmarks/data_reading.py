@@ -1,0 +1,121 @@
+"""How many pictures a second come out of local shards, decoded and batched, beside what training of `tiny` consumes.
+
+python benchmarks/data_reading.py [--workers 0] [--source 256] [--side 128] [--shards 4] [--count 500] [--seconds 10]
+
+The shards are made up first: JPEG pictures of smooth colours with noise, each with a caption and a json. The first
+batch, which waits for the workers' start and for the first block, is not in the time. Beside the whole, two parts of
+the work alone, in this process: the sweep through the shards without decoding, and decoding without shards. Rates are
+also given by this process's own processor time, which counts on a machine that does other things meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from littlecascade.data.batches import BucketBatches
+from littlecascade.data.buckets import Buckets
+from littlecascade.data.getters import parse_filters
+from littlecascade.data.loader import Loader
+from littlecascade.data.stream import Example, Lane, Skip, StreamConfig, find_shards
+
+TINY = 200.0
+"""Pictures a second that a training step of `tiny` takes in."""
+BATCH = 16
+
+
+def write_shards(folder: Path, shards: int, count: int, side: int) -> None:
+    """So many shards of so many pictures of side x side."""
+    random = np.random.default_rng(0)
+    for shard in range(shards):
+        with tarfile.open(folder / f"{shard:03}.tar", "w") as archive:
+            for number in range(count):
+                caption, fields = f"picture {number}", {"width": side, "height": side}
+                add(archive, f"{number:06}.jpg", picture(random, side))
+                add(archive, f"{number:06}.txt", caption.encode())
+                add(archive, f"{number:06}.json", json.dumps(fields).encode())
+
+
+def picture(random: np.random.Generator, side: int) -> bytes:
+    """A JPEG file about as large as one of a photograph of this size."""
+    coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), dtype=np.int16)
+    noisy = (smooth + random.integers(-12, 13, (side, side, 3))).clip(0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noisy).save(buffer, "jpeg", quality=90)
+    return buffer.getvalue()
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """One member."""
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    archive.addfile(header, io.BytesIO(content))
+
+
+def rates(sizes: Iterable[int], seconds: float) -> tuple[float, float]:
+    """Pictures a second, and a second of processor time, of items with so many pictures each, after the first item."""
+    items = iter(sizes)
+    next(items)
+    began, worked, pictures = time.perf_counter(), time.process_time(), 0
+    for size in items:
+        pictures += size
+        if time.perf_counter() - began > seconds:
+            break
+    return pictures / (time.perf_counter() - began), pictures / (time.process_time() - worked)
+
+
+def as_it_is(example: Example) -> Example:
+    """For a sweep without decoding."""
+    return example
+
+
+def again_and_again(stage: BucketBatches, examples: list[Example]) -> Iterator[int]:
+    """Decode what is in memory."""
+    while True:
+        for example in examples:
+            stage.tile(example)
+            yield 1
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="How fast pictures are read from local shards.")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read and decode (default 0)")
+    parser.add_argument("--source", type=int, default=256, help="side of the pictures in the shards (default 256)")
+    parser.add_argument("--side", type=int, default=128, help="side of the pictures that come out (default 128)")
+    parser.add_argument("--shards", type=int, default=4, help="how many (default 4)")
+    parser.add_argument("--count", type=int, default=500, help="pictures in each (default 500)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement (default 10)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_shards(Path(folder), options.shards, options.count, options.source)
+        config = StreamConfig(find_shards(folder), filters=parse_filters(["width", "lambda w: w >= 64"]))
+        stage = BucketBatches(Buckets(options.side), BATCH)
+        outcomes = (outcome for outcome, *_ in Lane(config, 0, 1).made(as_it_is))
+        examples = [outcome for outcome, _ in zip(outcomes, range(200), strict=False) if not isinstance(outcome, Skip)]
+        measured = {
+            "read, not decoded": rates((1 for _ in outcomes), options.seconds / 2),
+            "decoded, not read": rates(again_and_again(stage, examples), options.seconds / 2),
+            f"batches, {options.workers} workers": rates(
+                (len(batch.names) for batch in Loader(config, stage, options.workers)), options.seconds
+            ),
+        }
+    kib = sum(len(example.picture) for example in examples) / len(examples) / 1024
+    print(f"JPEG files of {options.source} x {options.source}, {kib:.0f} KiB, to {options.side} x {options.side}")
+    for name, (by_clock, by_processor) in measured.items():
+        own = "" if options.workers and name.startswith("batches") else f", {by_processor:6.0f} by processor time"
+        print(f"{name:20} {by_clock:6.0f} pictures/s, {by_clock / TINY:5.1f} times what tiny consumes{own}")
+
+
+if __name__ == "__main__":
+    main()
