@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from littlecascade import __version__
-from littlecascade.cli import edit, generate, models, reconstruct, train, vary
+from littlecascade.cli import data, edit, generate, models, reconstruct, train, vary
 from littlecascade.cli.parser import Parser
 from littlecascade.errors import InputError, suggest
 
@@ -15,6 +15,7 @@ COMMANDS = {
     "vary": vary,
     "edit": edit,
     "reconstruct": reconstruct,
+    "data": data,
     "train": train,
     "models": models,
 }
