@@ -169,7 +169,9 @@ TINY = Preset(
     previewer=PreviewerConfig(widths=(256, 192, 128, 64), patch=4),
     text=TextConfig(width=192, depth=4, heads=3, projection=384, activation="gelu", vocab_size=8192, positions=16),
     image=VisionConfig(width=192, depth=3, heads=3, projection=384, activation="gelu", image_size=128, patch=16),
-    drawing=Drawing(image_size=128, compression=32.0, sampler="dpmpp_2m", guidance=3.0, decoder_sampler="dpmpp_2m"),
+    drawing=Drawing(
+        image_size=128, compression=32.0, sampler="dpmpp_2m", guidance=3.0, rescale=0.0, decoder_sampler="dpmpp_2m"
+    ),
 )
 
 LITE = Preset(
