@@ -1,10 +1,11 @@
 """`littlecascade data build` against a plain Pillow loop and against the codecs alone, and how much memory it takes.
 
-python benchmarks/data_build.py [--pictures 200] [--rounds 3] [--workers 2] [--memory 1000 10000]
+python benchmarks/data_build.py [--pictures 200] [--width 4032] [--rounds 3] [--workers 2] [--memory 1000 10000]
 
-The three take turns, and of each the best round counts. `plain` is one process that decodes, resizes and encodes with
-Pillow's defaults, hashes and writes a tar; `plain, draft` lets Pillow shrink while it decodes. `codecs` is decoding,
-resizing and encoding alone, as the workers do them, in one process. Seconds of the processor are of all processes.
+The calls take turns, and of each the best round counts. `plain` is one process that decodes, resizes and encodes with
+Pillow's defaults, hashes and writes a tar; with `draft` it lets Pillow shrink while it decodes. `codecs` is decoding,
+resizing and encoding alone, as the workers do them, in one process. Seconds of the processor are of all processes, the
+start of the workers included.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image, ImageOps
 
 from littlecascade.data.build import Settings, build
@@ -30,29 +32,27 @@ from littlecascade.data.fit import Fit, fitted
 from littlecascade.data.render import Rendering
 from littlecascade.data.shards import Target
 
-WIDTH, HEIGHT, SIZE, QUALITY = 2000, 1500, 512, 95
-PEAK = """
-import resource, sys
-from littlecascade.cli.main import main
-main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
+SIZE, QUALITY, DISTINCT = 512, 95, 8
+POLL = 0.02  # seconds
 
 
-def make_pictures(folder: Path, count: int) -> list[Path]:
-    """JPEG files of 3 million pixels: parts of photographs that come with scikit-image, each with some noise."""
+def make_pictures(folder: Path, count: int, width: int) -> list[Path]:
+    """JPEG files of 4 : 3 with captions: parts of photographs that come with scikit-image, with some noise."""
     from skimage import data
 
     photographs = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea", "rocket")]
     rng = np.random.default_rng(0)
-    paths: list[Path] = []
-    for number in range(count):
-        image = ImageOps.fit(photographs[number % 4], (WIDTH, HEIGHT), centering=tuple(rng.random(2)))
-        noise = rng.normal(0, 4, (HEIGHT, WIDTH, 3))
-        noisy = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
-        paths.append(folder / f"{number:06}.jpg")
-        noisy.save(paths[-1], quality=90)
-        paths[-1].with_suffix(".txt").write_text(f"picture {number}")
+    files: list[bytes] = []
+    for number in range(min(count, DISTINCT)):
+        image = ImageOps.fit(photographs[number % 4], (width, width * 3 // 4), centering=tuple(rng.random(2)))
+        noise = rng.normal(0, 4, (image.height, image.width, 1))
+        buffer = io.BytesIO()
+        Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+        files.append(buffer.getvalue())
+    paths = [folder / f"{number:06}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(files[number % DISTINCT])
+        path.with_suffix(".txt").write_text(f"picture {number}")
     return paths
 
 
@@ -93,33 +93,39 @@ def timed(call: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, sum(after[:4]) - sum(before[:4])
 
 
-def measure_speed(folder: Path, count: int, rounds: int, workers: int) -> None:
+def measure_speed(folder: Path, count: int, width: int, rounds: int, workers: int) -> None:
     source = folder / "in"
     source.mkdir()
-    paths = make_pictures(source, count)
+    paths = make_pictures(source, count, width)
     settings = Settings(Rendering(fit=Fit(SIZE), quality=QUALITY))
     target = Target(folder / "out.tar")
+
+    def build_with(workers: int) -> None:
+        build(str(source), target, settings, workers=workers, overwrite=True)
+
+    several = f"build, {workers} processes"
     calls: dict[str, Callable[[], object]] = {
         "plain": lambda: plain(paths, folder / "plain.tar"),
         "plain, draft": lambda: plain(paths, folder / "plain.tar", draft=True),
         "codecs": lambda: codecs(paths),
-        "build": lambda: build(str(source), target, settings, workers=workers, overwrite=True),
+        "build, 1 process": lambda: build_with(1),
+        several: lambda: build_with(workers),
     }
     best = dict.fromkeys(calls, (float("inf"), float("inf")))
     for _ in range(rounds):
         for name, call in calls.items():
-            best[name] = tuple(map(min, best[name], timed(call)))
+            wall, busy = timed(call)
+            best[name] = min(best[name][0], wall), min(best[name][1], busy)
     for name, (wall, busy) in best.items():
-        print(f"{name:14} {wall:8.2f} s wall {busy:8.2f} s of processor {count / wall:8.1f} pictures/s")
-    wall, busy = best["build"]
-    print(
-        f"build is {best['plain'][0] / wall:.2f} times as fast as plain, {best['plain, draft'][0] / wall:.2f} with draft"
-    )
-    print(f"build takes {busy / best['codecs'][1] - 1:+.1%} of processor time beyond the codecs ({workers} workers)")
+        print(f"{name:20} {wall:8.2f} s wall {busy:8.2f} s of processor {count / wall:8.1f} pictures/s")
+    for name in ("plain", "plain, draft"):
+        print(f"{several} is {best[name][0] / best[several][0]:.2f} times as fast as {name}")
+    for name in ("build, 1 process", several):
+        print(f"{name} takes {best[name][1] / best['codecs'][1] - 1:+.1%} of processor time beyond the codecs")
 
 
 def measure_memory(folder: Path, counts: list[int]) -> None:
-    """Peak of the main process for numbers of small pictures."""
+    """The most that a build takes for numbers of small pictures: its main process, and all of them together."""
     for count in counts:
         source = folder / f"in-{count}"
         source.mkdir()
@@ -127,20 +133,32 @@ def measure_memory(folder: Path, counts: list[int]) -> None:
         for number in range(1, count):
             os.link(source / "0.jpg", source / f"{number}.jpg")
         words = ["data", "build", str(source), "-o", str(folder / f"{count}"), "--size", "32", "--captions", "folder"]
-        command = [sys.executable, "-c", PEAK, *words]
-        peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-        print(f"{count:8,} pictures: {float(peak):.0f} MiB at most")
+        build = psutil.Popen([sys.executable, "-m", "littlecascade", *words], stdout=subprocess.DEVNULL)
+        main = total = 0
+        while build.poll() is None:
+            sizes = [_resident(process) for process in (build, *build.children(recursive=True))]
+            main, total = max(main, sizes[0]), max(total, sum(sizes))
+            time.sleep(POLL)
+        print(f"{count:8,} pictures: {main / 2**20:.0f} MiB in the main process, {total / 2**20:.0f} MiB in all")
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--width", type=int, default=4032, help="of the pictures; their height is 3/4 of it")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--memory", type=int, nargs="*", default=[1000, 10000])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure_speed(Path(folder), args.pictures, args.rounds, args.workers)
+        measure_speed(Path(folder), args.pictures, args.width, args.rounds, args.workers)
         measure_memory(Path(folder), args.memory)
 
 

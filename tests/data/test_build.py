@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 from littlecascade.data.build import Settings, build
 from littlecascade.data.captions import Wording
 from littlecascade.data.fit import Fit
-from littlecascade.data.outcome import Report, copies
+from littlecascade.data.outcome import Report
 from littlecascade.data.render import Rendering
 from littlecascade.data.shards import Limit, Target
 from littlecascade.data.sources import find_samples
@@ -238,6 +238,19 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     assert [name for name, _ in dropped.left_out["blurred"]] == ["soft.png"]
 
 
+def test_files_beside_a_picture_that_make_no_sense_do_not_end_a_build(tmp_path: Path) -> None:
+    source = fill(tmp_path / "in", 4)
+    (source / "000.json").write_text("[" * 100_000)
+    (source / "001.json").write_text("{")
+    (source / "002.json").write_text('{"title": "\\ud800", "caption": "unused"}')
+    (source / "003.txt").write_bytes(b"caf\xe9")
+    report = run(source, tmp_path / "o.tar")
+    assert [name for name, _ in report.notes["unreadable"]] == ["000.png", "001.png"]
+    samples = find_samples(str(tmp_path / "o.tar"))
+    assert [sample.captions() for sample in samples] == [[], [], ["picture 2"], ["caf\ufffd"]]
+    assert samples[2].metadata()["title"] == "?"
+
+
 def test_nothing_that_can_be_used_leaves_a_report_alone(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"broken")
@@ -265,8 +278,11 @@ def test_of_pictures_that_look_alike_the_largest_is_kept(tmp_path: Path) -> None
     assert run(source, tmp_path / "b", settings, shard_size="2").to_json() == report.to_json()
 
 
-def test_plain_pictures_are_copies_only_of_the_same_file() -> None:
-    assert copies([5, 6, 5, 7, 8], [0, 0, 0, 3, 2]) == [[0, 2], [3, 4]]
+def test_plain_areas_of_other_colours_are_no_copies(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, colour in (("a", "red"), ("b", "navy"), ("c", "red"), ("d", "white")):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / "in" / f"{name}.png")
+    assert run(tmp_path / "in", tmp_path / "o.tar").copies == [["a.png", "c.png"]]
 
 
 def test_captions_of_a_table(tmp_path: Path) -> None:
@@ -295,7 +311,7 @@ def test_captions_of_a_table(tmp_path: Path) -> None:
 def test_mistakes_are_told_before_anything_is_written(tmp_path: Path, values: dict[str, object], said: str) -> None:
     source = fill(tmp_path / "in", 1)
     with pytest.raises(InputError) as caught:
-        run(source, tmp_path / "o.tar", Settings(**values))  # pyright: ignore[reportArgumentType]
+        run(source, tmp_path / "o.tar", Settings(**values))
     assert said in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 

@@ -29,7 +29,11 @@ WORDS = [
     "red",
     "dog",
 ]
-CHAT = "{% for m in messages %}{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] }}{% endfor %}{% endfor %}"
+CHAT = (
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{{ '<image> ' if part['type'] == 'image' else part['text'] }}"
+    "{% endfor %}{% endfor %}"
+)
 
 
 def pictures(count: int) -> list[Image.Image]:
@@ -37,16 +41,21 @@ def pictures(count: int) -> list[Image.Image]:
     return [Image.fromarray(value).resize((32, 32), Image.Resampling.NEAREST) for value in values]
 
 
-def fast_tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+def tokenizer(*, framed: bool) -> Any:
+    """Of whole words. framed: with a token before and one behind every text, as BERT has them."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.normalizer = normalizers.Lowercase()
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if framed:
+        words.post_processor = processors.TemplateProcessing(
+            "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, cls_token="[CLS]", sep_token="[SEP]", extra_special_tokens=["<image>"], **special
+        tokenizer_object=words, cls_token="[CLS]", sep_token="[SEP]", extra_special_tokens=["<image>"], **special
     )
 
 
@@ -60,7 +69,7 @@ def save_blip(folder: Path) -> Path:
     text = small | numbers | {"vocab_size": len(WORDS), "encoder_hidden_size": 8, "projection_dim": 8}
     config = BlipConfig(text_config=text, vision_config=small | {"image_size": 16, "patch_size": 8}, projection_dim=8)
     BlipForConditionalGeneration(config).save_pretrained(folder)
-    BlipProcessor(BlipImageProcessor(size={"height": 16, "width": 16}), fast_tokenizer()).save_pretrained(folder)
+    BlipProcessor(BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer(framed=True)).save_pretrained(folder)
     return folder
 
 
@@ -79,10 +88,12 @@ def save_llava(folder: Path) -> Path:
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision = CLIPVisionConfig(**small, image_size=16, patch_size=8)
     text = LlamaConfig(**small, vocab_size=len(WORDS), pad_token_id=0, bos_token_id=2, eos_token_id=3)
-    LlavaForConditionalGeneration(LlavaConfig(vision, text, image_token_id=5)).save_pretrained(folder)
+    LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_id=5)
+    ).save_pretrained(folder)
     images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     LlavaProcessor(
-        images, fast_tokenizer(), patch_size=8, vision_feature_select_strategy="default", chat_template=CHAT,
+        images, tokenizer(framed=False), patch_size=8, vision_feature_select_strategy="default", chat_template=CHAT,
         num_additional_image_tokens=1,
     ).save_pretrained(folder)  # fmt: skip
     return folder

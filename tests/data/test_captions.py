@@ -119,7 +119,7 @@ def test_parquet_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def without(name: str, *arguments: object, **keywords: object) -> object:
         if name.partition(".")[0] == "pyarrow":
             raise ImportError(name)
-        return real(name, *arguments, **keywords)  # pyright: ignore[reportArgumentType]
+        return real(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match="takes pyarrow: pip install"):

@@ -151,5 +151,5 @@ def test_no_other_window_has_more_detail(seed: int, share: float) -> None:
 )
 def test_what_makes_no_sense_is_told(values: dict[str, object], said: str) -> None:
     with pytest.raises(InputError) as caught:
-        Fit(**values)  # pyright: ignore[reportArgumentType]
+        Fit(**values)
     assert said in str(caught.value)

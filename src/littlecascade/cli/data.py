@@ -30,7 +30,7 @@ _NOTES = {
     "blurred": "blurred; --blurred drop leaves them out",
     "enlarged": "enlarged, since they had fewer pixels; --min-side leaves them out",
     "uncaptioned": "without a caption",
-    "fields": "with a .json file that can't be read",
+    "unreadable": "with a .txt or .json file that can't be read",
 }
 
 

@@ -114,18 +114,21 @@ def build(source: str, target: Target, settings: Settings, *, workers: int, over
     if not samples:
         raise InputError(f"{source!r} holds nothing but the shards that are to be built: name a folder of pictures.")
     given, unused = _given(settings, samples)
-    describe = Captioner(settings.model) if settings.model else None
     plan = _plan(samples, target, settings)
-    begun = _begun(source, target, plan, overwrite=overwrite)
-    head, done = begun or ({"plan": plan, "copies": _survey(samples, settings, workers)}, [])
+    begun = None if overwrite else _begun(source, target, plan)
+    done = begun[1] if begun else []
+    begin = done[-1][0].end if done else 0
+    describe = Captioner(settings.model) if settings.model and begin < len(samples) else None
+    target.prepare(clear=overwrite)
+    head = begun[0] if begun else {"plan": plan, "copies": _survey(samples, settings, workers)}
     journal = Journal(target, head, done)
+    shards = [shard for shard, _ in done]
     findings = Findings()
     for _, line in done:
         findings.extend(Findings.from_json(line))
-    shards = [shard for shard, _ in done]
-    outcomes = _outcomes(samples, shards[-1].end if shards else 0, dict(head["copies"]), settings, workers)
+    outcomes = _outcomes(samples, begin, dict(head["copies"]), settings, workers)
     packed = _packed(_captioned(outcomes, given, describe), settings)
-    for shard, found in _shards(packed, target, shards, len(samples)):
+    for shard, found in _shards(packed, target, done=tuple(shards), end=len(samples)):
         findings.extend(found)
         if shard is not None:
             journal.add(shard, found.to_json())
@@ -156,7 +159,7 @@ def _given(settings: Settings, samples: Sequence[Sample]) -> tuple[list[list[str
 
 def _plan(samples: Sequence[Sample], target: Target, settings: Settings) -> Line:
     """What is built of what: two builds with equal plans give the same."""
-    stamp = lru_cache(maxsize=None)(lambda file: (getattr(file, "state", ""), file.stat().st_mtime_ns))
+    stamp = lru_cache(maxsize=16)(lambda file: (getattr(file, "state", ""), file.stat().st_mtime_ns))
     digest = hashlib.sha256()
     for sample in samples:
         members = [member for member in (sample.picture, sample.text, sample.fields) if member]
@@ -169,13 +172,8 @@ def _plan(samples: Sequence[Sample], target: Target, settings: Settings) -> Line
     return {"pictures": len(samples), "state": digest.hexdigest()[:16], "settings": options}
 
 
-def _begun(source: str, target: Target, plan: Line, *, overwrite: bool) -> tuple[Line, list[tuple[Done, Line]]] | None:
+def _begun(source: str, target: Target, plan: Line) -> tuple[Line, list[tuple[Done, Line]]] | None:
     """What there is of this build already, or None. Raises `InputError` if what is there is of another one."""
-    target.prepare()
-    if overwrite:
-        for path in (target.journal, *([] if target.single else target.shards())):
-            path.unlink(missing_ok=True)
-        return None
     begun = Journal.read(target)
     if begun is None:
         if target.shards():
@@ -209,7 +207,7 @@ def _survey(samples: Sequence[Sample], settings: Settings, workers: int) -> list
             numbers.append(index)
             marks.append(mark)
     dropped: list[tuple[int, int]] = []
-    for group in copies([mark.digest for mark in marks], [mark.fingerprint for mark in marks]):
+    for group in copies([mark.fingerprint for mark in marks], [mark.colour for mark in marks]):
         kept = max(group, key=lambda place: (marks[place].pixels, -place))
         dropped += [(numbers[place], numbers[kept]) for place in group if place != kept]
     return dropped
@@ -263,19 +261,22 @@ def _packed(items: Iterable[Item], settings: Settings) -> Iterator[tuple[int, _P
         fields = outcome.fields | ({"caption": captions[0]} if captions else {})
         members = {
             settings.rendering.format: outcome.picture,
-            "txt": "\n".join(captions).encode(),
-            "json": json.dumps(fields, ensure_ascii=False).encode(),
+            "txt": "\n".join(captions).encode("utf-8", "replace"),
+            "json": json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"),
         }
         notes = outcome.notes if captions else outcome.notes | {"uncaptioned": ""}
         yield index, _Packed(members, outcome.marks, notes)
 
 
 def _shards(
-    items: Iterator[tuple[int, _Packed | Refused]], target: Target, before: Sequence[Done], total: int
+    items: Iterator[tuple[int, _Packed | Refused]], target: Target, *, done: Sequence[Done], end: int
 ) -> Iterator[tuple[Done | None, Findings]]:
-    """Write shard after shard, behind those `before`. Gives each when it is complete, and what was found on the way."""
-    number = len(before)
-    count = sum(shard.samples for shard in before)
+    """Write shard after shard, behind those done. Gives each when it is complete, and what was found on the way.
+
+    `end` is the number of sources.
+    """
+    number = len(done)
+    count = sum(shard.samples for shard in done)
     item = next(items, None)
     while item is not None:
         found = Findings()
@@ -290,9 +291,8 @@ def _shards(
                 else:
                     break
                 item = next(items, None)
-            end = total if item is None else item[0]
-            done = writer.close(end) if writer.samples else None
-        yield done, found
+            shard = writer.close(end if item is None else item[0]) if writer.samples else None
+        yield shard, found
         number += 1
 
 

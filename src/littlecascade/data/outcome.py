@@ -24,13 +24,13 @@ class Findings:
     left_out: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
     sources: array[int] = field(default_factory=lambda: array("Q"))
-    digests: array[int] = field(default_factory=lambda: array("Q"))
     fingerprints: array[int] = field(default_factory=lambda: array("Q"))
+    colours: array[int] = field(default_factory=lambda: array("Q"))
 
     def written(self, index: int, marks: Marks, notes: dict[str, str]) -> None:
         """Count a source as written."""
         self.notes += [(index, kind, detail) for kind, detail in notes.items()]
-        for column, value in zip(self._columns(), (index, marks.digest, marks.fingerprint), strict=True):
+        for column, value in zip(self._columns(), (index, marks.fingerprint, marks.colour), strict=True):
             column.append(value)
 
     def extend(self, other: Findings) -> None:
@@ -49,16 +49,15 @@ class Findings:
     def from_json(cls, line: Line) -> Findings:
         """The inverse of `to_json`."""
         left_out, notes = ([(index, kind, text) for index, kind, text in line[key]] for key in ("left_out", "notes"))
-        sources, digests, fingerprints = (array("Q", values) for values in line["marks"])
-        return cls(left_out, notes, sources, digests, fingerprints)
+        return cls(left_out, notes, *(array("Q", values) for values in line["marks"]))
 
     def copies(self) -> list[list[int]]:
         """Groups of sources that look alike."""
-        groups = copies(self.digests, self.fingerprints)
+        groups = copies(self.fingerprints, self.colours)
         return [[self.sources[place] for place in group] for group in groups]
 
     def _columns(self) -> tuple[array[int], array[int], array[int]]:
-        return self.sources, self.digests, self.fingerprints
+        return self.sources, self.fingerprints, self.colours
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,10 @@ class Report:
         }
 
 
-def copies(digests: Sequence[int], fingerprints: Sequence[int]) -> list[list[int]]:
-    """Groups of two or more positions of pictures that look alike, the lowest first.
+def copies(fingerprints: Sequence[int], colours: Sequence[int]) -> list[list[int]]:
+    """Groups of two or more positions of pictures that look alike, as `likeness.near` finds them, the lowest first.
 
-    A picture in which there is nothing to tell apart (its fingerprint is 0) is only a copy of those with the same file.
+    Colours are numbers: 0xRRGGBB.
     """
-    telling = [place for place, fingerprint in enumerate(fingerprints) if fingerprint]
-    groups = [[telling[place] for place in group] for group in near([fingerprints[place] for place in telling])]
-    plain: dict[int, list[int]] = {}
-    for place, fingerprint in enumerate(fingerprints):
-        if not fingerprint:
-            plain.setdefault(digests[place], []).append(place)
-    return sorted(groups + [group for group in plain.values() if len(group) > 1])
+    channels = [(colour >> 16, colour >> 8 & 0xFF, colour & 0xFF) for colour in colours]
+    return near(fingerprints, colours=channels)

@@ -29,6 +29,7 @@ FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _CHUNK = 4  # pictures that go to a worker at once
 _AHEAD = 3  # chunks that may wait, for each worker
 _MOST_WORKERS = 61  # that Windows can wait for
+_COARSE = 4  # times that a picture is shrunk before its mean colour is taken, which is quicker so
 _LARGEST = 1 << 30  # bytes of a picture's file
 
 T = TypeVar("T")
@@ -62,10 +63,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """A hash of the file (64 bits) and a fingerprint of the result, which copies share, and the original's pixels."""
+    """What shows copies of a picture: fingerprint and mean colour (0xRRGGBB) of the result, pixels of the original."""
 
-    digest: int
     fingerprint: int
+    colour: int
     pixels: int
 
 
@@ -86,11 +87,13 @@ def render(sample: Sample, rendering: Rendering) -> Rendered | Refused:
     if isinstance(fit, Refused):
         return fit
     picture, notes = fit.picture, dict(fit.notes)
+    fields: dict[str, Any] = {}
+    captions: list[str] = []
     try:
         fields = sample.metadata()
-    except InputError as error:
-        fields, notes["fields"] = {}, str(error)
-    captions = captions_of(sample, rendering.captions, fields) if rendering.captions else []
+        captions = captions_of(sample, rendering.captions, fields) if rendering.captions else []
+    except (InputError, OSError, RecursionError) as error:  # the last of JSON that is nested without end
+        notes["unreadable"] = str(error)
     fields |= {
         "width": picture.image.width,
         "height": picture.image.height,
@@ -150,7 +153,8 @@ def _judged(picture: Fitted, digest: str, rendering: Rendering) -> _Fit | Refuse
             return Refused("blurred", notes["blurred"])
     if picture.enlarged:
         notes["enlarged"] = "{}x{} to {}x{}".format(*picture.original, *picture.image.size)
-    marks = Marks(int(digest[:16], 16), likeness.fingerprint(grey), picture.original[0] * picture.original[1])
+    colour = int.from_bytes(bytes(likeness.mean_colour(picture.image.reduce(_COARSE))))
+    marks = Marks(likeness.fingerprint(grey), colour, picture.original[0] * picture.original[1])
     return _Fit(picture, digest, marks, notes)
 
 

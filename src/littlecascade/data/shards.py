@@ -93,8 +93,11 @@ class Target:
             return file.absolute() == path
         return file.absolute().parent == path and _NUMBERED.fullmatch(file.name) is not None
 
-    def prepare(self) -> None:
-        """Make the folder. Raises `InputError` if it can't be written into."""
+    def prepare(self, *, clear: bool = False) -> None:
+        """Make the folder and, if asked to, clear it of shards. Raises `InputError` if it can't be written into.
+
+        A single file stays until another takes its place.
+        """
         folder = self.path.parent if self.single else self.path
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,9 @@ class Target:
                 pass
         except OSError as error:
             raise InputError(f"can't write into the folder '{folder}': {error.strerror}. Name another.") from None
+        if clear:
+            for path in (self.journal, *([] if self.single else self.shards())):
+                path.unlink(missing_ok=True)
 
     def shards(self) -> list[Path]:
         """The shards that are there, complete or not of this build."""
@@ -176,7 +182,7 @@ def _whole(size: int) -> int:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file under a temporary name, and rename it."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8", newline="\n")
+    part.write_text(text, "utf-8", "replace", "\n")
     part.replace(path)
 
 
