@@ -101,14 +101,15 @@ class _Member:
 
 
 def _fault(member: _Member, seen: set[str]) -> str | None:
-    parts = PurePosixPath(member.name.replace("\\", "/")).parts
+    path = member.name.replace("\\", "/")
+    parts = PurePosixPath(path).parts
     if member.kind in _WITHOUT_DATA:
         return f"is {_WITHOUT_DATA[member.kind]}"
     if member.sparse:
         return "is a sparse file"
     if member.kind not in _REGULAR and not member.is_folder:
         return f"is of an unknown kind ({chr(member.kind)!r})"
-    if ".." in parts or parts[:1] == ("/",) or re.match("[A-Za-z]:", member.name):
+    if ".." in parts or path.startswith("/") or re.match("[A-Za-z]:", path):
         return "has a name that leads out of its folder"
     if not parts and not member.is_folder:
         return "has no name"
