@@ -107,11 +107,11 @@ def test_the_shipped_weights_draw_the_same_pictures_in_diffusers(parity: ModuleT
 
 @pytest.mark.slow
 def test_what_differs_on_purpose_is_as_large_as_the_documentation_says(parity: ModuleType, shipped: Any) -> None:
-    """docs/differences.md has the figures of one run; here their size, which other weights would keep."""
+    """docs/differences.md has the figures of one run; other weights change them by up to a factor of ten."""
     found = parity.measure(shipped)
     latents = {name: difference for name, (difference, _) in found.items()}
     assert latents["reconciled"] < BOUND
-    assert 100 * BOUND < latents["the network's time at the first step"] < 0.2
+    assert 10 * BOUND < latents["the network's time at the first step"] < 0.2
     assert 5 * BOUND < latents["where the last step lands"] < 0.01
     assert latents["guidance rescale 0.7"] > 0.2
 
