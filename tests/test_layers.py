@@ -25,7 +25,17 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 LATE = {
     *("accelerate", "av", "boto3", "cv2", "diffusers", "gradio", "huggingface_hub", "insightface", "matplotlib"),
-    *("onnxruntime", "pandas", "scipy", "sentencepiece", "skimage", "tokenizers", "torchvision", "transformers"),
+    *(
+        "onnxruntime",
+        "pandas",
+        "pyarrow",
+        "scipy",
+        "sentencepiece",
+        "skimage",
+        "tokenizers",
+        "torchvision",
+        "transformers",
+    ),
     *("wandb", "webdataset"),
 }
 
