@@ -83,7 +83,7 @@ CONFIGS = {
 def preset(name: str, **changes: object) -> Preset:
     """A size of such networks."""
     values = {"name": name, **CONFIGS, "drawing": Drawing(image_size=96, compression=32.0)} | changes
-    return Preset(**values)  # type: ignore[arg-type]
+    return Preset(**values)
 
 
 def build(role: str, config: object = None) -> nn.Module:
@@ -91,9 +91,9 @@ def build(role: str, config: object = None) -> nn.Module:
     config = config or CONFIGS[role]
     match role:
         case "text":
-            return TextTower(config)  # type: ignore[arg-type]
+            return TextTower(config)
         case "image":
-            return VisionTower(config)  # type: ignore[arg-type]
+            return VisionTower(config)
         case _:
             return ROLES[role].network(config)
 

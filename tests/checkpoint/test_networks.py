@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from littlecascade.checkpoint import files
-from littlecascade.checkpoint.networks import load_network, notes, read_config, save_network
+from littlecascade.checkpoint.networks import load_network, read_config, save_network
+from littlecascade.checkpoint.recognise import recognise
 from littlecascade.errors import InputError
 from littlecascade.models.config import PreviewerConfig, to_dict
 from littlecascade.models.previewer import Previewer
@@ -31,7 +32,8 @@ def test_a_network_comes_back_with_its_configuration(previewer: Previewer, tmp_p
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     latents = torch.randn(2, 4, 3, 3)
     assert torch.equal(loaded(latents), previewer(latents))
-    assert notes(path) == {"data": "made up"}
+    (part,) = recognise(path)
+    assert part.notes == {"data": "made up"}
 
 
 def test_weights_are_stored_in_the_given_format_and_loaded_in_another(previewer: Previewer, tmp_path: Path) -> None:

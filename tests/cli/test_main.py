@@ -36,6 +36,8 @@ def test_train_passes_its_arguments_on(folder: Path | None, said: str, monkeypat
         ("genrate x", "Did you mean 'generate'?"),
         ("generate x --stpes 3", "Did you mean '--steps'?"),
         ("generate x --sampelr=ddim", "unknown option '--sampelr'. Did you mean '--sampler'?"),
+        ("data build x -o x.tar --sise 3", "unknown option '--sise'. Did you mean '--size'? 'littlecascade data build"),
+        ("models verify tiny --hashs", "Did you mean '--hashes'?"),
         ("generate x --neg y", "unknown option '--neg'"),  # no abbreviations
         ("generate", "there is no prompt"),
         ("generate x -n 0", "whole number from 1"),

@@ -45,7 +45,7 @@ def info(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, target: str = 
 
 def tar(*members: tuple[tarfile.TarInfo, bytes], **options: object) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", **{"format": tarfile.GNU_FORMAT, **options}) as archive:  # pyright: ignore
+    with tarfile.open(fileobj=buffer, mode="w", **{"format": tarfile.GNU_FORMAT, **options}) as archive:
         for header, content in members:
             archive.addfile(header, io.BytesIO(content))
     return buffer.getvalue()

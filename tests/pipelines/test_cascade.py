@@ -135,7 +135,7 @@ def test_bad_settings_are_one_clear_error(cascade: Cascade) -> None:
     with pytest.raises(InputError, match="nearest size is 128x16"):
         cascade.generate("pizza", size=(100000, 16))
     with pytest.raises(TypeError, match="Did you mean 'steps'"):
-        cascade.generate("pizza", step=3)  # type: ignore[call-arg]
+        cascade.generate("pizza", step=3)
 
 
 def test_mistakes_are_told_before_a_network_is_read(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

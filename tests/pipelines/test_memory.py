@@ -67,7 +67,7 @@ def test_pictures_come_one_by_one_where_all_networks_stay(cascade: Cascade, monk
         events.append(str(number))
 
     options = {"steps": 1, "decoder_steps": 1}
-    cascade.generate(PROMPTS, seed=1, callback=on_step, on_picture=on_picture, **options)  # type: ignore[arg-type]
+    cascade.generate(PROMPTS, seed=1, callback=on_step, on_picture=on_picture, **options)
     assert events == ["c", "b", "0", "c", "b", "1", "c", "b", "2"]
 
 

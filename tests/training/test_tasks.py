@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from littlecascade.checkpoint import files
-from littlecascade.checkpoint.networks import load_network, notes
+from littlecascade.checkpoint.networks import load_network
+from littlecascade.checkpoint.recognise import recognise
 from littlecascade.conditioning.image import ImageEncoder
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.errors import InputError
@@ -76,7 +77,8 @@ def test_half_precision_trains_and_exports_the_whole_averages(run: Runner, tmp_p
     assert folder is not None
     state, exported = files.load(tmp_path / "bf16" / "state.safetensors"), files.load(folder / "stage_c.safetensors")
     assert all(torch.equal(tensor, state[f"ema.stage_c.{name}"].half()) for name, tensor in exported.items())
-    assert notes(folder / "stage_c.safetensors") == {"target": "v", "shift": "1.0"}
+    (part,) = recognise(folder / "stage_c.safetensors")
+    assert part.notes == {"target": "v", "shift": "1.0"}
 
 
 @pytest.mark.slow

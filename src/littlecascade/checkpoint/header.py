@@ -66,7 +66,7 @@ class Header:
         data = tensor.flatten().view(torch.uint8).numpy().data
         with path.open("rb") as file:
             file.seek(self.starts[name])
-            if data.nbytes and file.readinto(data) != data.nbytes:  # type: ignore[attr-defined]
+            if data.nbytes and file.readinto(data) != data.nbytes:
                 raise InputError(f"{path} ends inside {name}: it has changed since it was opened.")
         return tensor
 

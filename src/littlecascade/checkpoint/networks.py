@@ -96,8 +96,3 @@ def load_network(
         lambda: ROLES[role].network(config), files.load(path), dtype=dtype, device=device, source=str(path)
     )
     return module.eval().requires_grad_(False)
-
-
-def notes(path: Path) -> dict[str, str]:
-    """What was written about a network beside its role and configuration: objective, training data and the like."""
-    return {name: value for name, value in files.metadata(path).items() if name not in ("role", "config")}

@@ -40,22 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    parser, commands = _parsers()
+    parser = _parser()
     command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         hint = suggest(command, COMMANDS)
         raise InputError(f"unknown command {command!r}.{hint} The commands are {', '.join(COMMANDS)}.")
-    args, unknown = parser.parse_known_args(words)
-    if unknown:
-        commands.get(command or "", parser).reject(unknown)
+    args = parser.parse_args(words)
     if command is None:
         parser.print_help()
         return 0
     return COMMANDS[command].run(args)
 
 
-def _parsers() -> tuple[Parser, dict[str, Parser]]:
-    """The whole command line's parser, and each command's by name."""
+def _parser() -> Parser:
+    """The whole command line's."""
     shared = Parser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
     parser = Parser(
@@ -65,7 +63,9 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     parser.add_argument("--version", action="version", version=f"littlecascade {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    return parser, {name: module.add_parser(subparsers, parents=[shared]) for name, module in COMMANDS.items()}
+    for module in COMMANDS.values():
+        module.add_parser(subparsers, parents=[shared])
+    return parser
 
 
 def _explain(error: InputError | OSError | KeyboardInterrupt) -> tuple[str, int]:

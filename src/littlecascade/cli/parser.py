@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Sequence
 from typing import NoReturn
 
 from littlecascade.errors import InputError, suggest
@@ -20,7 +19,8 @@ _LARGEST_SEED = 2**63 - 1
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that raises `InputError` where argparse would exit, and takes no abbreviations.
 
-    Arguments without a dash may stand anywhere between the options of a command.
+    Arguments without a dash may stand anywhere between the options of a command. One that is not known is told by the
+    parser of the command that it stands behind, which knows what is spelt like it.
     """
 
     def __init__(self, **keywords) -> None:
@@ -28,20 +28,25 @@ class Parser(argparse.ArgumentParser):
         self._intermixing = False
 
     def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        if self._subparsers is not None or self._intermixing:
+        if self._intermixing:  # in Python 3.11 the second call below comes back here
             return super().parse_known_args(args, namespace)
-        self._intermixing = True  # in Python 3.11 the next call comes back here
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._intermixing = False
+        if self._subparsers is not None:
+            known, unknown = super().parse_known_args(args, namespace)
+        else:
+            self._intermixing = True
+            try:
+                known, unknown = self.parse_known_intermixed_args(args, namespace)
+            finally:
+                self._intermixing = False
+        if unknown:
+            self._reject(unknown[0])
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}. '{self.prog} --help' lists what it takes.")
 
-    def reject(self, unknown: Sequence[str]) -> NoReturn:
-        """Raise `InputError` about the first of the arguments that `parse_known_args` left over."""
-        word = unknown[0].split("=")[0]
+    def _reject(self, unknown: str) -> NoReturn:
+        word = unknown.split("=")[0]
         if word.startswith("-"):
             hint = suggest(word, [option for option in self._option_string_actions if option.startswith("--")])
             raise InputError(f"unknown option {word!r}.{hint} '{self.prog} --help' lists the options.")

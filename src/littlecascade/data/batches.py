@@ -21,15 +21,12 @@ from torch import Tensor
 
 from littlecascade.data.buckets import Buckets, Size
 from littlecascade.data.loader import State, Step
-from littlecascade.data.pictures import to_rgb
+from littlecascade.data.pictures import cut, shrink_while_decoding, to_rgb, upright_size
 from littlecascade.data.stream import START, Address, Cursor, Example, Lane, Skip
 from littlecascade.errors import InputError
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom edge in pixels."""
-_ORIENTATION, _SIDEWAYS = 0x0112, frozenset({5, 6, 7, 8})  # EXIF: which way the camera was held
-_ROOM = 1.9  # a JPEG is decoded at no less than this many times the wanted size
-_GAP = 2.0  # what Pillow may shrink to by plain averages before it filters, in sizes of the result
 
 
 @dataclass(frozen=True)
@@ -114,18 +111,13 @@ class BucketBatches:
 
     def _cut(self, opened: Image.Image, example: Example) -> Tile:
         draw = random.Random(example.seed)
-        turned = opened.getexif().get(_ORIENTATION) in _SIDEWAYS
-        width, height = opened.size[::-1] if turned else opened.size
+        original = width, height = upright_size(opened)
         size = self._bucket(width, height, draw)
         scale = max(size[0] / width, size[1] / height)
-        crop = self._crop((width, height), size, scale, draw)
-        opened.draft(None, (int(opened.width * scale * _ROOM), int(opened.height * scale * _ROOM)))
-        image = to_rgb(opened)
-        across, down = image.width / width, image.height / height
-        box = (crop[0] * across, crop[1] * down, min(crop[2] * across, image.width), min(crop[3] * down, image.height))
-        if image.size != size or box != (0, 0, *size):
-            image = image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=_GAP)
-        return Tile(example.name, np.asarray(image), example.caption, example.fields, (width, height), crop)
+        crop = self._crop(original, size, scale, draw)
+        shrink_while_decoding(opened, scale)
+        image = cut(to_rgb(opened), original, crop, size)
+        return Tile(example.name, np.asarray(image), example.caption, example.fields, original, crop)
 
     def _bucket(self, width: int, height: int, draw: random.Random) -> Size:
         if draw.random() < self.random_ratio:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from littlecascade.data.buckets import OFFICIAL, Buckets, Size, parse_ratios
-from littlecascade.data.pictures import to_rgb
+from littlecascade.data.pictures import cut, shrink_while_decoding, to_rgb, upright_size
 from littlecascade.errors import InputError, suggest
 
 FITS = ("width", "short", "long", "bucket")
@@ -25,13 +25,7 @@ FILTERS = {
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels of the upright picture."""
 
-_ROOM = 1.9
-"""A JPEG file is decoded at no less than this many times the wanted size: 46 dB from decoding all, in a quarter of the
-time at 12 million pixels, whose four times smaller version this still lets through at a width of 512."""
-_GAP = 2.0  # what Pillow may shrink to by plain averages before it filters, in sizes of the result
 _SURVEYED = 256  # pixels of the longer side at which detail is looked for
-_TURNED = (5, 6, 7, 8)
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -101,20 +95,14 @@ def fitted(opened: Image.Image, fit: Fit, background: str = "white") -> Fitted:
 
     Not yet decoded JPEG files are decoded no larger than it takes. Whatever a broken file makes Pillow raise is raised.
     """
-    turned = opened.getexif().get(_ORIENTATION) in _TURNED
-    width, height = opened.size[::-1] if turned else opened.size
+    original = width, height = upright_size(opened)
     window, target = fit.plan(width, height)
     if fit.filter != "nearest":
-        factor = _ROOM * max(target[0] / window[0], target[1] / window[1])
-        opened.draft(None, (int(opened.width * factor), int(opened.height * factor)))
+        shrink_while_decoding(opened, max(target[0] / window[0], target[1] / window[1]))
     image = to_rgb(opened, background)
-    left, top = _place(image, (width, height), window, smart=fit.crop == "smart")
+    left, top = _place(image, original, window, smart=fit.crop == "smart")
     box = (left, top, left + window[0], top + window[1])
-    across, down = image.width / width, image.height / height
-    scaled = (box[0] * across, box[1] * down, min(box[2] * across, image.width), min(box[3] * down, image.height))
-    if target != image.size or window != (width, height):
-        image = image.resize(target, FILTERS[fit.filter], box=scaled, reducing_gap=_GAP)
-    return Fitted(image, (width, height), box)
+    return Fitted(cut(image, original, box, target, FILTERS[fit.filter]), original, box)
 
 
 def most_detailed(image: Image.Image, share: float, *, across: bool) -> float:

@@ -86,11 +86,11 @@ def sharpness(image: Image.Image) -> float:
 
     0 for a plain area. What lies below `BLURRED` lacks fine detail at that size.
     """
-    levels = np.asarray(reduced(image), dtype=np.float32)
+    levels = np.asarray(reduced(image), dtype=np.int16)  # holds all sums, and is much quicker than floating point
     if min(levels.shape) < 3:
         return 0.0
     around = levels[:-2, 1:-1] + levels[2:, 1:-1] + levels[1:-1, :-2] + levels[1:-1, 2:]
-    return float((around - 4 * levels[1:-1, 1:-1]).var())
+    return float((around - 4 * levels[1:-1, 1:-1]).astype(np.float32).var())
 
 
 def _close_pairs(hashes: np.ndarray[Any, Any], distance: int) -> Iterator[tuple[int, int]]:

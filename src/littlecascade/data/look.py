@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from littlecascade.data import likeness
 from littlecascade.data.buckets import Size
 from littlecascade.data.captions import SIDECAR, captions_of
-from littlecascade.data.pictures import to_rgb
+from littlecascade.data.pictures import to_rgb, upright_size
 from littlecascade.data.sources import Member, Sample
 
 THUMBNAIL_SIDE = 160  # pixels
@@ -109,17 +109,15 @@ def _read(member: Member) -> bytes:
 
 def _measure(content: bytes, *, thumbnail: bool) -> tuple[Measures, bytes]:
     with Image.open(io.BytesIO(content)) as opened:
-        size = opened.size
+        size = upright_size(opened)
         opened.draft(None, (likeness.LONGER_SIDE, likeness.LONGER_SIDE))  # a JPEG file is decoded no larger than needed
         with _one_large if opened.width * opened.height > _LARGE else nullcontext():
-            turned = opened.getexif().get(0x0112) in (5, 6, 7, 8)
             image = to_rgb(opened)
             grey = likeness.reduced(image)
             colour = likeness.mean_colour(image)
             small = _thumbnail(image) if thumbnail else b""
-    upright = (size[1], size[0]) if turned else size
     digest = hashlib.sha256(content).digest()
-    return Measures(upright, digest, likeness.fingerprint(grey), colour, likeness.sharpness(grey)), small
+    return Measures(size, digest, likeness.fingerprint(grey), colour, likeness.sharpness(grey)), small
 
 
 def _thumbnail(image: Image.Image) -> bytes:

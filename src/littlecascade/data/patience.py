@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from littlecascade.errors import InputError
@@ -35,22 +35,18 @@ class NoRangesError(Exception):
 
 def within(seconds: float, call: Callable[[], T]) -> T:
     """What `call` returns or raises. Raises `TimeoutError` if it takes longer; it is left to itself then."""
-    results: queue.SimpleQueue[tuple[T, None] | tuple[None, Exception]] = queue.SimpleQueue()
+    future: Future[T] = Future()
 
     def work() -> None:
         try:
-            results.put((call(), None))
+            future.set_result(call())
         except Exception as error:
-            results.put((None, error))
+            future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    try:
-        result, error = results.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return result  # pyright: ignore[reportReturnType]
+    if not wait([future], timeout=seconds).done:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return future.result()
 
 
 def patiently(url: str, call: Callable[[], T], seconds: float | None = None) -> T:

@@ -10,6 +10,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from littlecascade.errors import InputError
 
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: which way the camera was held
+_ROOM = 1.9
+"""A JPEG file is decoded at no less than this many times the wanted size: 46 dB from decoding all, in a quarter of the
+time at 12 million pixels, whose four times smaller version this still lets through at a width of 512."""
+_GAP = 2.0  # what Pillow may shrink to by plain averages before it filters, in sizes of the result
+
 
 def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """An upright RGB picture: EXIF rotation applied, transparency laid over `background`, 16 bits scaled to 8."""
@@ -44,6 +50,35 @@ def open_picture(path: str | Path, background: str = "white") -> Image.Image:
         raise InputError(f"{str(path)!r} has more than {limit} million pixels: make it smaller first.") from None
     except Exception as error:  # a broken file makes Pillow's decoders raise almost anything
         raise InputError(f"{str(path)!r} can't be read as a picture: {error}.") from None
+
+
+def upright_size(opened: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture, as `Image.open` gives it, once it is upright."""
+    width, height = opened.size
+    return (height, width) if opened.getexif().get(_ORIENTATION) in _TURNED else (width, height)
+
+
+def shrink_while_decoding(opened: Image.Image, scale: float) -> None:
+    """Have a JPEG file that is not yet decoded made smaller meanwhile, if it is to be resized by `scale` afterwards."""
+    opened.draft(None, (int(opened.width * scale * _ROOM), int(opened.height * scale * _ROOM)))
+
+
+def cut(
+    image: Image.Image,
+    original: tuple[int, int],
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    resample: Image.Resampling = Image.Resampling.LANCZOS,
+) -> Image.Image:
+    """A part of an upright picture, brought to `size`.
+
+    image: the picture at any scale. box: left, top, right and bottom of the part, in pixels of the `original` size.
+    """
+    if image.size == size and box == (0, 0, *original):
+        return image
+    across, down = image.width / original[0], image.height / original[1]
+    right, bottom = min(box[2] * across, image.width), min(box[3] * down, image.height)
+    return image.resize(size, resample, box=(box[0] * across, box[1] * down, right, bottom), reducing_gap=_GAP)
 
 
 def cover(image: Image.Image, width: int, height: int) -> Image.Image:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from littlecascade.errors import InputError, suggest
 
@@ -177,7 +177,7 @@ def from_dict(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
     """
     if not isinstance(mapping, Mapping):
         raise InputError(f"{cls.__name__} takes a mapping of names to values, not {mapping!r}.")
-    declared = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    declared = {field.name: field for field in fields(cast(Any, cls))}
     for name in mapping:
         if name not in declared:
             raise InputError(f"{cls.__name__} has no {name!r}.{suggest(name, declared)} It has: {', '.join(declared)}.")
@@ -192,7 +192,7 @@ def from_dict(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
 def _parse(hint: Any, value: Any, where: str) -> Any:
     """`value` as the type `hint`; InputError where it is of another type."""
     if is_dataclass(hint):
-        return from_dict(hint, value)  # type: ignore[arg-type]
+        return from_dict(cast(Any, hint), value)
     if get_origin(hint) is Literal:
         if value in get_args(hint):
             return value

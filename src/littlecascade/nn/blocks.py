@@ -6,6 +6,8 @@ convolution sees the same memory as a channels-last (B, C, H, W) tensor, without
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.autograd.function import FunctionCtx
@@ -171,8 +173,8 @@ class _SquareSum(torch.autograd.Function):
         return torch.stack(parts).sum(dim=0)[:, None, None]
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
         return (x * (2 * gradient)).to(x.dtype)
 
 

@@ -139,12 +139,12 @@ class Components:
 def _place(factory: Callable[[Any], nn.Module], weights: Weights, residence: Residence, divisor: float = 1) -> Any:
     """A network with its weights. divisor: of Stage B's or C's residual stream."""
     with torch.device("meta"):
-        network = factory(weights.config)
+        network: Any = factory(weights.config)
     assign.check(network, weights.part.outline, str(weights.path))
     tensors = _source(weights, residence)
     if divisor == 1:
         return residence.place(network, tensors, weights.part.outline)
-    factors, wide = network.divide_stream(divisor)  # pyright: ignore[reportCallIssue]
+    factors, wide = network.divide_stream(divisor)
     divided = LazyTensors(rescale.divided(tensors, factors))
     return residence.place(network, divided, weights.part.outline, wide)
 
