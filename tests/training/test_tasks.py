@@ -20,7 +20,7 @@ from littlecascade.errors import InputError
 from littlecascade.training.config import parse_config
 from littlecascade.training.draws import Draws
 from littlecascade.training.run import TASKS, train
-from littlecascade.training.tasks.captions import CaptionTable, keep
+from littlecascade.training.tasks.common import keep
 
 Runner = Callable[..., Path | None]
 
@@ -107,8 +107,8 @@ def test_training_from_a_checkpoint_takes_its_weights_and_the_runs_dropout(run: 
 @pytest.mark.slow
 def test_stage_c_learns_from_pictures_alone_too(run: Runner, made_up) -> None:
     task = TASKS["c"].build(parse_config(TASKS["c"].config, made_up["c"] | {"image_share": 0.6, "image_alone": 0.5}))
-    batch = task.fetch([0] * 400, Draws(0, range(400)))
-    empty = task.captions.embed([task.captions.empty]).hidden[0]
+    batch = task.prepare([0] * 400, Draws(0, range(400)))
+    empty = task.data.embed([""]).hidden[0]
     shown = batch["image"].flatten(1).any(1)
     silent = (batch["text"] == empty).flatten(1).all(1)
     assert 0.5 < shown.float().mean() < 0.7
@@ -143,7 +143,7 @@ def test_broken_pictures_are_counted_named_and_told(run: Runner, made_up, tmp_pa
     (tmp_path / "data" / "<b>.png").write_bytes(b"broken")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "data" / "good.png")
     run("compressor", "x", updates=1, webdataset_path=str(tmp_path / "data"))
-    assert "1 samples are left out, the first: <b>.png can't be decoded" in capsys.readouterr().err
+    assert "1 samples are left out, the first: <b>.png: it can't be decoded" in capsys.readouterr().err
     assert "<h2>1 left out of the data</h2><ul><li>&lt;b&gt;.png" in (tmp_path / "x" / "report.html").read_text()
 
 
@@ -163,24 +163,6 @@ def test_a_teacher_without_texts_or_with_too_few(run: Runner, made_up, tmp_path:
     files.save(path, {"vectors": torch.zeros(3, 384)})
     with pytest.raises(InputError, match="holds no `embeddings`, but vectors"):
         run("text", "x", teacher_path=str(path))
-
-
-def test_captions_are_chosen_per_sample_and_dropped_at_the_given_rate(made_up, tmp_path: Path) -> None:
-    encoder = TextEncoder.load(made_up["c"]["text_path"], torch.float32)
-    table = CaptionTable([["a red square", "something red"], [], ["a blue square"]], encoder, tmp_path)
-    assert len(table.cache) == 4  # the three captions, and the empty prompt first
-    draws = Draws(0, range(400))
-    chosen = torch.tensor(table.choose([0] * 400, draws, dropout=0.0))
-    assert chosen.unique().tolist() == [2, 3]
-    assert (chosen == 2).float().mean() == pytest.approx(0.5, abs=0.1)
-    assert table.choose([1, 2], Draws(0, [0, 1]), dropout=0.0) == [0, 1]
-    dropped = torch.tensor(table.choose([2] * 400, Draws(1, range(400)), dropout=0.25))
-    assert (dropped == table.empty).float().mean() == pytest.approx(0.25, abs=0.07)
-    expected = encoder.encode(["a blue square"], chunks=1)
-    embedded = table.embed([3, 1])
-    assert embedded.hidden.shape == (2, *expected.hidden.shape[1:])
-    assert torch.allclose(embedded.hidden[1:], expected.hidden, atol=2e-3)
-    assert torch.allclose(embedded.pooled[1:], expected.pooled, atol=2e-3)
 
 
 def test_keep() -> None:

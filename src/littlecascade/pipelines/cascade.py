@@ -13,7 +13,7 @@ from torch import Tensor
 from littlecascade import __version__
 from littlecascade.checkpoint.formats.official import FILES
 from littlecascade.conditioning.prompts import Prompt
-from littlecascade.data.pixels import cover
+from littlecascade.data.pictures import cover
 from littlecascade.errors import InputError
 from littlecascade.memory.placement import Machine, choose
 from littlecascade.memory.precision import choose_device

@@ -29,7 +29,12 @@ class RunConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-    fixed: ClassVar[frozenset[str]] = frozenset({"model_version", "seed", "optimizer", "webdataset_path", "image_size"})
+    fixed: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("model_version", "seed", "optimizer", "webdataset_path", "image_size", "multi_aspect_ratio"),
+            *("bucketeer_random_ratio", "dataset_filters", "captions_getter", "cache"),
+        }
+    )
 
     # the run
     experiment_id: Annotated[str, Field(min_length=1)]
@@ -61,7 +66,13 @@ class RunConfig(BaseModel):
     # data
     webdataset_path: str | list[str]
     image_size: PositiveInt = 1024
+    multi_aspect_ratio: list[str | float] = []
+    bucketeer_random_ratio: Share = 0.0
+    dataset_filters: list[Any] | str | None = None
+    captions_getter: list[str] | None = None
+    cache: bool = True  # ours; false reads the data in a sweep and encodes anew at each visit
     cache_path: Path | None = None  # ours; a folder `cache` inside output_path if not given
+    workers: NonNegativeInt = 2  # ours; processes that read and decode where nothing is cached
 
     @property
     def micro_batch(self) -> int:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import chain
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from littlecascade.data.order import EpochOrder, derive_seed
+from littlecascade.data.order import derive_seed
 from littlecascade.errors import InputError
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
@@ -39,7 +39,6 @@ class Trainer:
     def __init__(self, task: Task, config: RunConfig, folder: RunFolder) -> None:
         self.task, self.config, self.folder = task, config, folder
         self.step = self.skipped = 0
-        self.order = EpochOrder(task.count, config.seed)
         self.optimizers = {phase.name: MasterOptimizer(_parameters(phase), config) for phase in task.phases}
         self.ema = Ema(self._averaging(), beta=config.ema_beta, every=config.ema_iters, start=config.ema_start_iters)
         checkpoint = folder.load()
@@ -61,6 +60,7 @@ class Trainer:
                 bar.set_postfix(log.latest, refresh=False)
                 bar.update()
                 if self.step < config.updates and self.step % config.save_every == 0:
+                    wait([upcoming])  # so that the feed knows where its next batch begins
                     self.save()
                 if self.step < config.updates and self.step % (config.preview_every or config.save_every) == 0:
                     self.preview()
@@ -76,7 +76,8 @@ class Trainer:
         """Write a checkpoint of this moment, and a backup of it where one is due."""
         tensors = {**self._tensors(), **self._moments()}
         backup = self.config.backup_every is not None and self.step % self.config.backup_every == 0
-        self.folder.save(Checkpoint(self.step, self.skipped, tensors), backup=backup)
+        place = self.task.feed.state(self._number(self.step))
+        self.folder.save(Checkpoint(self.step, self.skipped, tensors, place), backup=backup)
 
     def preview(self) -> None:
         """Draw the task's preview with the averaged weights, and renew the report."""
@@ -153,13 +154,16 @@ class Trainer:
         """The micro-batches of an update; runs in a thread while the one before is computed."""
         batches: list[Batch] = []
         for micro in range(self.config.grad_accum_steps):
-            positions = self._positions(step, micro)
-            indices = [self.order[position] for position in positions]
-            batches.append(self.task.fetch(indices, Draws(self.config.seed, positions)))
+            raw = self.task.feed.take(self._number(step, micro))
+            batches.append(self.task.prepare(raw, Draws(self.config.seed, self._positions(step, micro))))
         return batches
 
+    def _number(self, step: int, micro: int = 0) -> int:
+        """Of a micro-batch among all of the run."""
+        return step * self.config.grad_accum_steps + micro
+
     def _positions(self, step: int, micro: int) -> range:
-        start = (step * self.config.grad_accum_steps + micro) * self.config.micro_batch
+        start = self._number(step, micro) * self.config.micro_batch
         return range(start, start + self.config.micro_batch)
 
     def _averaging(self) -> dict[str, Tensor]:
@@ -198,6 +202,7 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._check(checkpoint)
         self.step, self.skipped = checkpoint.step, checkpoint.skipped
+        self.task.feed.load_state(dict(checkpoint.place))
         for name, tensor in self._tensors().items():
             tensor.copy_(checkpoint.tensors[name])
         for phase, optimizer in self.optimizers.items():

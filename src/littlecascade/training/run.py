@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from tqdm import tqdm
 from littlecascade.errors import InputError, suggest
 from littlecascade.memory.precision import DTYPES, choose_dtype
 from littlecascade.training import config as configs
+from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.loop import Trainer, export_averages
+from littlecascade.training.processes import Share
 from littlecascade.training.runstate import RunFolder
 from littlecascade.training.task import Task
 
@@ -73,6 +76,31 @@ def export(task: str, config_path: Path, overrides: Sequence[str] = ()) -> Path:
         raise InputError(f"Nothing to export: there is no {folder.state_path}, which is written as a run goes on.")
     export_averages(entry.build(config), checkpoint.tensors, folder)
     return folder.export_folder
+
+
+def cache(
+    source: str, config_path: Path, share: Share, *, task: str | None = None, overrides: Sequence[str] = ()
+) -> Filled:
+    """Make a share of what a run over the data at `source` needs of them, as far as it is not there.
+
+    task: the kind of training; None takes the first that the configuration fits. Raises `InputError` as `train` does.
+    """
+    own = [*overrides, f"webdataset_path={json.dumps(source)}"]
+    _, config = _open(_kind(config_path, own) if task is None else task, config_path, own)
+    return fill_cache(config, *share)
+
+
+def _kind(config_path: Path, overrides: Sequence[str]) -> str:
+    """The kind of training that a configuration fits. Raises what is wrong with it for Stage C if it fits none."""
+    problems: dict[str, InputError] = {}
+    for task, entry in reversed(list(TASKS.items())):
+        try:
+            configs.load_config(entry.config, config_path, overrides)
+        except InputError as error:
+            problems[task] = error
+        else:
+            return task
+    raise problems["c"]
 
 
 def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
