@@ -117,6 +117,41 @@ def test_stage_c_learns_from_pictures_alone_too(run: Runner, made_up) -> None:
 
 
 @pytest.mark.slow
+def test_noise_on_captions_is_as_strong_as_asked_and_never_on_the_empty_one(made_up) -> None:
+    settings = made_up["c"] | {"image_share": 0.0, "text_dropout": 0.2}
+    tasks = [TASKS["c"].build(parse_config(TASKS["c"].config, settings | {"text_noise": noise})) for noise in (0, 2)]
+    clean, noisy = (task.prepare([0] * 400, Draws(0, range(400))) for task in tasks)
+    silent = (clean["text"] == tasks[0].data.embed([""]).hidden).flatten(1).all(1)
+    assert 0.1 < silent.float().mean() < 0.3
+    for name in ("text", "pooled"):
+        strength = (noisy[name] - clean[name]).square().mean((1, 2)).sqrt() / clean[name].std((1, 2))
+        assert strength[silent].max() == 0
+        assert 0.4 < (strength[~silent] > 0).float().mean() < 0.6
+        assert strength.max() < 2.2  # 2, but for the noise's own deviation
+        assert strength[strength > 0].mean() == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.slow
+def test_a_decoder_trained_alone_keeps_the_latents(run: Runner, made_up, tmp_path: Path) -> None:
+    settings = {"adversarial_weight": 0.0, "ema_start_iters": 2}
+    first = run("a", "first", updates=2, **settings)
+    assert first is not None
+    settings |= {"decoder_only": True, "stage_a_checkpoint_path": str(first / "stage_a.safetensors")}
+    second = run("a", "second", updates=2, **settings)
+    assert second is not None
+    before, after = (load_network("stage_a", folder / "stage_a.safetensors") for folder in (first, second))
+    assert before.config == after.config
+    changed = {
+        name.split(".")[0]
+        for name, tensor in before.state_dict().items()
+        if not torch.equal(tensor, after.state_dict()[name])
+    }
+    assert changed == {"up_blocks", "out_block"}
+    with pytest.raises(InputError, match="name it as stage_a_checkpoint_path"):
+        run("a", "third", decoder_only=True)
+
+
+@pytest.mark.slow
 def test_a_run_keeps_its_network_and_data_and_may_change_the_rest(run: Runner, tmp_path: Path) -> None:
     run("compressor", "x", updates=1)
     with pytest.raises(InputError, match=r"can't go on .*seed was 0, is now 1.* experiment_id"):

@@ -103,6 +103,7 @@ class RunConfig(BaseModel):
 class StageARun(RunConfig):
     """The VQGAN. All keys below are ours: the official release has no such run."""
 
+    decoder_only: bool = False  # keeps the latents as they are, so that a Stage B that makes them stays right
     crop: PositiveInt = 32
     quantised_share: Share = 0.5
     commitment_weight: PositiveFloat = 0.25
@@ -115,6 +116,10 @@ class StageARun(RunConfig):
         super().check()
         if self.crop > self.image_size:
             raise InputError(f"crop {self.crop} is larger than image_size {self.image_size}; make it at most that.")
+        if self.decoder_only and self.stage_a_checkpoint_path is None:
+            raise InputError(
+                "decoder_only trains the decoder of a Stage A that is there: name it as stage_a_checkpoint_path."
+            )
 
 
 class CompressorRun(RunConfig):
@@ -186,6 +191,7 @@ class StageCRun(DiffusionRun):
     fixed: ClassVar[frozenset[str]] = DiffusionRun.fixed | {"image_path"}
 
     image_path: Path | None = None  # ours
+    text_noise: Annotated[float, Field(ge=0)] = 0.0  # ours; half of the captions get noise, up to this times their size
     image_share: Share = 0.1  # ours, the official constant: samples that are given their picture's embedding
     image_alone: Share = 0.0  # ours: how many of those have their text dropped, to vary pictures without a prompt
     previewer_checkpoint_path: Path | None = None

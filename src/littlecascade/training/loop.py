@@ -232,6 +232,8 @@ def export_averages(task: Task, tensors: Mapping[str, Tensor], folder: RunFolder
         for prefix, module in phase.modules.items():
             module.float().eval()
             for name, tensor in chain(module.named_parameters(prefix), module.named_buffers(prefix)):
+                if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
+                    continue  # it was not trained
                 value = tensors.get(f"ema.{name}", tensors.get(f"buffer.{name}"))
                 if value is None or value.shape != tensor.shape:
                     raise InputError(f"{folder.state_path} does not fit {name}: it is of another network.")

@@ -23,7 +23,7 @@ from littlecascade.training.config import StageARun
 from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import compute_dtype, grid, network_config, psnr, seeded, trainable
+from littlecascade.training.tasks.common import compute_dtype, frozen, grid, network_config, psnr, seeded, trainable
 
 PREVIEWS = 8
 MEASURED = 256  # pictures over which the latents' scale is taken
@@ -46,6 +46,11 @@ class StageATask(Task):
         path = config.stage_a_checkpoint_path
         built = network_config("stage_a", preset.stage_a, path)
         self.network: StageA = trainable("stage_a", built, config, path)
+        self.encoder: StageA | None = None
+        if config.decoder_only and path is not None:
+            self.encoder = frozen("stage_a", path)
+            for part in (self.network.in_block, self.network.down_blocks, self.network.vquantizer):
+                part.requires_grad_(False)
         self.phases = [Phase("autoencoder", {"stage_a": self.network})]
         self.discriminator: Discriminator | None = None
         if config.adversarial_weight:
@@ -70,13 +75,14 @@ class StageATask(Task):
         quantise = draws.chance(self.config.quantised_share)
         if phase == "discriminator":
             with torch.no_grad():
-                fake = self.network(pixels, quantise=quantise)[0]
+                fake = self._autoencode(pixels, quantise)[0]
             return self._judge(pixels, fake)
-        decoded, losses = self.network(pixels, quantise=quantise)
+        decoded, losses = self._autoencode(pixels, quantise)
         decoded = decoded.float()
-        error = F.mse_loss(decoded, pixels)
-        value = error + losses["codebook"] * CODEBOOK_WEIGHT
-        value = value + losses["commitment"] * self.config.commitment_weight * CODEBOOK_WEIGHT
+        value = F.mse_loss(decoded, pixels)
+        if self.encoder is None:
+            value = value + losses["codebook"] * CODEBOOK_WEIGHT
+            value = value + losses["commitment"] * self.config.commitment_weight * CODEBOOK_WEIGHT
         if self.config.l1_weight:
             value = value + self.config.l1_weight * F.l1_loss(decoded, pixels)
         if self.discriminator is not None and progress >= self.config.adversarial_start:
@@ -89,6 +95,16 @@ class StageATask(Task):
             "codebook": float(losses["codebook"].detach()),
         }
         return Loss(value, metrics)
+
+    def _autoencode(self, pixels: Tensor, quantise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """As the network does; the latents are those that it began with where the decoder alone is trained."""
+        if self.encoder is None:
+            return self.network(pixels, quantise=quantise)
+        with torch.no_grad():
+            latents = self.encoder.encode(pixels)
+            quantised = self.encoder.quantise(latents)
+        given = torch.where(quantise.view(-1, 1, 1, 1), quantised.vectors, latents)
+        return self.network.decode(given), {"codebook": quantised.codebook_loss}
 
     def _judge(self, real: Tensor, fake: Tensor) -> Loss:
         assert self.discriminator is not None
@@ -106,7 +122,10 @@ class StageATask(Task):
         return grid([list(originals), list(smooth), list(quantised)])
 
     def export(self, folder: Path) -> None:
-        """Write the weights with the scale that gives the latents unit variance over the data."""
+        """Write the weights with the scale that gives the latents unit variance over the data, if it may change."""
+        if self.encoder is not None:
+            save_network("stage_a", self.network, folder / "stage_a.safetensors", dtype=torch.float16)
+            return
         pictures = self.data.pictures(self.data.examples(MEASURED))
         latents = torch.cat([self.network.encode(picture.unsqueeze(0)) for picture in pictures])
         scaled = copy(self.network)  # shares the weights

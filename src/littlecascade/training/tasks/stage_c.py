@@ -44,8 +44,18 @@ class StageCTask(DiffusionTask):
             silent |= shown & draws.chance(self.config.image_alone)
             conditions["image"] = keep(columns["image"], shown)
         said = ["" if drop else caption for caption, drop in zip(captions, silent.tolist(), strict=True)]
-        text = self.data.embed(said)
-        return {"x0": columns["semantic"], "text": text.hidden, "pooled": text.pooled, **conditions}
+        hidden, pooled = (self._blurred(values, ~silent, draws) for values in self.data.embed(said))
+        return {"x0": columns["semantic"], "text": hidden, "pooled": pooled, **conditions}
+
+    def _blurred(self, values: Tensor, spoken: Tensor, draws: Draws) -> Tensor:
+        """Text embeddings (B, T, C), half of those that are `spoken` with noise, so that near ones come to mean alike.
+
+        Its strength is even in [0, text_noise], as a multiple of the embedding's own deviation.
+        """
+        if not self.config.text_noise:
+            return values
+        strength = self.config.text_noise * draws.uniform(1, 1) * (spoken & draws.chance(0.5)).view(-1, 1, 1)
+        return values + draws.normal(*values.shape[1:]) * strength * values.std((1, 2), keepdim=True)
 
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         return self.network.encode_conditions(batch["text"], batch["pooled"], batch.get("image"))
