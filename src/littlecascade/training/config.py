@@ -61,6 +61,10 @@ class RunConfig(BaseModel):
     # data
     webdataset_path: str | list[str]
     image_size: PositiveInt = 1024
+    multi_aspect_ratio: list[str | float] | None = None
+    bucketeer_random_ratio: Share = 0.05
+    captions_getter: list[str] | None = None
+    dataset_filters: list[str | list[str]] | None = None
     cache_path: Path | None = None  # ours; a folder `cache` inside output_path if not given
 
     @property
