@@ -7,11 +7,11 @@ downloaded: data at URLs are not looked at.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from littlecascade.checks import Line
 from littlecascade.data import places
 from littlecascade.data.sources import PICTURE_SUFFIXES, Member, Sample, group, scan_tar
 from littlecascade.data.tars import Entry
@@ -25,16 +25,6 @@ FIRST = 3
 _MEMBERS = 64  # of a tar that are looked at for them
 _ENTRIES = 2000  # of a folder
 _WRITTEN = ("output_path", "cache_path", "checkpoint_path")
-
-
-@dataclass(frozen=True)
-class Line:
-    """What a check has found. subject: what it is of, a word. remedy: what to do, for `fix`, and maybe for `note`."""
-
-    level: Literal["ok", "note", "fix"]
-    subject: str
-    text: str
-    remedy: str = ""
 
 
 Check = Callable[[RunConfig, Path], Iterable[Line]]
@@ -101,8 +91,8 @@ def data(config: RunConfig, folder: Path) -> Iterator[Line]:
         try:
             yield Line("ok", "webdataset_path", places.describe(places.resolve(place)))
         except InputError as error:
-            beside = folder / place.removeprefix("file:")
-            also = f" Looked beside the configuration, too: {beside}." if beside.is_absolute() else ""
+            name = place.removeprefix("file:")
+            also = "" if Path(name).is_absolute() else f" Looked beside the configuration, too: {folder / name}."
             yield Line("fix", "webdataset_path", f"{error}{also}", "Set webdataset_path to where the data are.")
 
 
@@ -122,7 +112,11 @@ def samples(config: RunConfig, folder: Path) -> Iterator[Line]:
         if _distant(place):
             continue
         try:
-            first = list(islice(_first(place), FIRST))
+            found = _first_files(place)
+        except InputError:  # `data` tells it
+            continue
+        try:
+            first = list(islice(_first(found), FIRST))
             for sample in first:
                 decode(sample, config.image_size)
         except (InputError, OSError) as error:
@@ -140,14 +134,17 @@ def samples(config: RunConfig, folder: Path) -> Iterator[Line]:
             yield Line("ok", "data", f"{text} and have captions")
 
 
-def _first(place: str) -> Iterator[Sample]:
-    """The first samples of a place, without a look at what else is there."""
+def _first_files(place: str) -> list[Path]:
+    """The files of a place; of a folder, which may be large, the first few."""
     folder = Path(place)
     if folder.is_dir():
         found = islice((entry for entry in folder.rglob("*") if not entry.name.startswith(".")), _ENTRIES)
-        entries = sorted(entry for entry in found if entry.is_file())
-    else:
-        entries = [file.path for found in places.resolve(place) for file in found.files if isinstance(file.path, Path)]
+        return sorted(entry for entry in found if entry.is_file())
+    return [file.path for found in places.resolve(place) for file in found.files if isinstance(file.path, Path)]
+
+
+def _first(entries: Iterable[Path]) -> Iterator[Sample]:
+    """The samples in files, each opened when it is asked for."""
     for path in entries:
         if path.suffix == ".tar":
             members = islice((entry for entry in scan_tar(path) if isinstance(entry, Entry)), _MEMBERS)
