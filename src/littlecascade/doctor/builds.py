@@ -29,18 +29,27 @@ class Build:
         return card.capability is None or self.first <= card.capability <= self.last
 
 
-CU118 = Build("cu118", (5, 0), (9, 0), 450)
-CU126 = Build("cu126", (5, 0), (9, 0), 525)
-CU128 = Build("cu128", (7, 5), (12, 9), 525)
-CU130 = Build("cu130", (7, 5), (12, 9), 580)
+DRIVERS = {11: 450, 12: 525, 13: 580}
+"""The oldest driver that each major version of CUDA runs with."""
+
+CU118 = Build("cu118", (5, 0), (9, 0), DRIVERS[11])
+CU124 = Build("cu124", (5, 0), (9, 0), DRIVERS[12])
+CU126 = Build("cu126", (5, 0), (9, 0), DRIVERS[12])
+CU128 = Build("cu128", (7, 5), (12, 9), DRIVERS[12])
+CU128_VOLTA = Build("cu128", (7, 0), (12, 9), DRIVERS[12])
+CU129 = Build("cu129", (7, 5), (12, 9), DRIVERS[12])
+CU130 = Build("cu130", (7, 5), (12, 9), DRIVERS[13])
+CU132 = Build("cu132", (7, 5), (12, 9), DRIVERS[13])
 
 BUILDS: Mapping[Capability, tuple[Build, ...]] = {
-    (2, 6): (CU126, CU118),
+    (2, 6): (CU126, CU124, CU118),
     (2, 7): (CU128, CU126, CU118),
-    **dict.fromkeys(((2, 8), (2, 9), (2, 10), (2, 11)), (CU128, CU126)),
-    **dict.fromkeys(((2, 12), (2, 13)), (CU130, CU126)),
+    (2, 8): (CU128, CU126, CU129),
+    **dict.fromkeys(((2, 9), (2, 10)), (CU128_VOLTA, CU126, CU130)),
+    (2, 11): (CU128, CU126, CU130),
+    **dict.fromkeys(((2, 12), (2, 13)), (CU130, CU126, CU132)),
 }
-"""By version of torch, the best build first, for x86-64 under Linux and Windows. Experimental builds are left out."""
+"""By version of torch, the best build first, for x86-64 under Linux and Windows."""
 
 
 def driver_of(card: Card) -> int:

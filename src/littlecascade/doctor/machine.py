@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from littlecascade.checks import Line
-from littlecascade.doctor.builds import best_build, builds, driver_of, install, least_driver, pip
+from littlecascade.doctor.builds import DRIVERS, best_build, builds, driver_of, install, least_driver, pip
 from littlecascade.doctor.host import Host
 from littlecascade.doctor.nvidia import Card
 
@@ -139,12 +139,11 @@ def _with_cuda(host: Host) -> Iterator[Line]:
     assert built is not None
     assert built.cuda is not None
     card = host.cards[0]
-    major = int(built.cuda.partition(".")[0])
-    least = {11: 450, 12: 525, 13: 580}.get(major, 0)
+    least = DRIVERS.get(int(built.cuda.partition(".")[0]), 0)
     text = f"{built.version}, built for CUDA {built.cuda}"
     best = best_build(host, built, card)
-    same = [build for build in builds(host, built) if build.name.startswith(f"cu{major}")]
-    unfit = bool(same) and not any(build.has(card) for build in same)
+    name = f"cu{built.cuda.replace('.', '')}"
+    unfit = any(build.name == name and not build.has(card) for build in builds(host, built))
     if driver_of(card) < least:
         yield Line("fix", "torch", f"{text}, needs driver {least} or newer; this is {card.driver}.", _mend(host, card))
     elif unfit and best is not None:

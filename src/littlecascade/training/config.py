@@ -120,7 +120,10 @@ class RunConfig(OfficialKeys):
         return {"precision": dtype} if dtype in get_args(Precision) else {}
 
     def check(self) -> None:
-        """Raise `InputError` for settings that contradict each other."""
+        """Raise `InputError` for settings that contradict each other, or name a size that there is not."""
+        from littlecascade.presets import find_preset
+
+        find_preset(self.model_version)
         micro_batch(self.batch_size, self.grad_accum_steps)
 
     def remarks(self) -> list[str]:
@@ -320,7 +323,7 @@ def _explain(cls: type[RunConfig], problem: Any, lines: Mapping[str, int]) -> st
     if problem["type"] == "extra_forbidden":
         known = [*cls.model_fields, *(name for name, own in cls.synonyms.items() if own in cls.model_fields)]
         return f"{where}unknown key {key!r}.{suggest(key, known)}"
-    if problem["type"] == "missing":
+    if problem["type"] == "missing" and len(problem["loc"]) == 1:
         return f"{key!r} is missing."
     return f"{where}{key}: {problem['msg']} (got {problem['input']!r})."
 
