@@ -83,7 +83,7 @@ def test_a_file_that_may_be_of_several_kinds_has_to_say() -> None:
     with pytest.raises(InputError, match="may be for a or compressor: say which with --task"):
         open_run(path)
     assert open_run(path, "compressor").kind == "compressor"
-    with pytest.raises(InputError, match="Unknown kind of training 'compresor'.*Did you mean 'compressor'"):
+    with pytest.raises(InputError, match=r"Unknown kind of training 'compresor'.*Did you mean 'compressor'"):
         open_run(path, "compresor")
 
 

@@ -23,6 +23,7 @@ def card(line: str) -> Card:
 RTX_2080_TI = card("NVIDIA GeForce RTX 2080 Ti, 581.29, 11264, 10800, 7.5")
 RTX_3060 = card("NVIDIA GeForce RTX 3060, 580.95.05, 12288, 11800, 8.6")
 GTX_1080 = card("NVIDIA GeForce GTX 1080, 576.02, 8192, 7500, 6.1")
+VOLTA = card("Tesla V100-SXM2-16GB, 550.54, 16384, 16000, 7.0")
 RTX_5090 = card("NVIDIA GeForce RTX 5090, 572.16, 32607, 30000, 12.0")
 
 
@@ -72,11 +73,8 @@ def test_windows_with_a_card_and_the_cpu_build_is_told_the_command(host: Callabl
         ("2.13.0+cpu", GTX_1080, "2.13.0+cu126"),  # CUDA 13 has no Pascal
         ("2.9.1+cpu", RTX_5090, "2.9.1+cu128"),  # CUDA 12.6 has no Blackwell
         ("2.9.1", RTX_2080_TI, "2.9.1+cu128"),  # from PyPI, which has CPU builds alone for Windows
-        (
-            "2.7.1+cpu",
-            card("GeForce GTX 1080, 470.103, 8192, 7500"),
-            "2.7.1+cu118",
-        ),  # a driver that tells no capability
+        ("2.7.1+cpu", card("GeForce GTX 1080, 470.103, 8192, 7500"), "2.7.1+cu118"),  # tells no capability
+        ("2.13.0+cpu", VOLTA, "2.13.0+cu126"),
         ("2.6.0+cpu", RTX_3060, "2.6.0+cu126"),
     ],
 )
@@ -111,7 +109,9 @@ def test_where_no_build_runs_the_way_out_is_told(values: dict[str, Any], said: s
         (RTX_3060, Torch("2.9.1+cu128", "12.8", devices=2), "ok", "sees 2 devices"),
         (RTX_3060, Torch("2.9.1+cu128", "12.8", devices=0), "fix", "sees no device"),
         (GTX_1080, Torch("2.13.0+cu126", "12.6", devices=1), "ok", "sees 1 device"),
-        (GTX_1080, Torch("2.9.1+cu128", "12.8", devices=1), "ok", "sees 1 device"),  # cu126 has the same major version
+        (VOLTA, Torch("2.9.1+cu128", "12.8", devices=1), "ok", "sees 1 device"),
+        (VOLTA, Torch("2.11.0+cu128", "12.8", devices=1), "fix", "has no code for the Tesla V100"),
+        (GTX_1080, Torch("2.9.1+cu128", "12.8", devices=1), "fix", "has no code for the NVIDIA GeForce GTX 1080"),
         (RTX_5090, Torch("2.13.0+cu130", "13.0", devices=0), "fix", "needs driver 580 or newer; this is 572.16"),
     ],
 )

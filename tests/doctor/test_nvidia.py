@@ -106,8 +106,8 @@ def test_what_the_driver_lists_under_linux(tmp_path: Path) -> None:
         {
             "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 "
             "19:39:15 UTC 2024\nGCC version:  gcc version 12.2.0\n",
-            "proc/driver/nvidia/gpus/0000_01_00.0/information": "Model: \t\t NVIDIA GeForce RTX 2080 Ti\nIRQ:   \t\t 130"
-            "\nGPU UUID: \t GPU-1\nBus Location: \t 0000:01:00.0\n",
+            "proc/driver/nvidia/gpus/0000_01_00.0/information": "Model: \t\t NVIDIA GeForce RTX 2080 Ti\n"
+            "IRQ:   \t\t 130\nGPU UUID: \t GPU-1\nBus Location: \t 0000:01:00.0\n",
         },
     )
     assert list(nvidia._listed(tmp_path)) == [Card("NVIDIA GeForce RTX 2080 Ti", "535.183.01", capability=(7, 5))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,13 @@ OWN = Path("own")
 
 
 @pytest.fixture(autouse=True)
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No weights but the shipped ones; the working folder is `work`, the configuration lies in `configs`."""
     monkeypatch.setenv("LITTLECASCADE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for name in ("work", "configs"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    yield
 
 
 @pytest.fixture
