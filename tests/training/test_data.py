@@ -57,6 +57,7 @@ def values(made_up: dict[str, Values], tmp_path: Path) -> Values:
         "webdataset_path": str(tmp_path / "data"),
         "image_size": 64,
         "multi_aspect_ratio": ["1/1", "2/1"],
+        "bucketeer_random_ratio": 0.0,
         "batch_size": 2,
         "workers": 0,
     }
@@ -206,11 +207,12 @@ def test_another_network_is_another_cache(values: Values, tmp_path: Path) -> Non
 
 def test_stage_b_and_stage_c_share_what_both_need(values: Values, made_up: dict[str, Values], tmp_path: Path) -> None:
     open_data(parse_config(StageCRun, values))
-    shared = {key: values[key] for key in ("output_path", "webdataset_path", "image_size", "multi_aspect_ratio")}
+    names = ("output_path", "webdataset_path", "image_size", "multi_aspect_ratio", "bucketeer_random_ratio")
+    shared = {key: values[key] for key in names}
     data = open_data(parse_config(StageBRun, made_up["b"] | shared | {"batch_size": 2}))
     assert data.columns(data.feed.take(0)).keys() == {"semantic", "stage_a"}
-    names = Counter(path.name.split("-")[0] for path in (tmp_path / "runs" / "cache").iterdir())
-    assert names == {"rows": 1, "semantic": 1, "image": 1, "stage_a": 1, "texts": 1}
+    folders = Counter(path.name.split("-")[0] for path in (tmp_path / "runs" / "cache").iterdir())
+    assert folders == {"rows": 1, "semantic": 1, "image": 1, "stage_a": 1, "texts": 1}
 
 
 def test_the_command_makes_a_share_and_says_where(values: Values, tmp_path: Path) -> None:

@@ -27,15 +27,7 @@ def add_cache(actions: Any, **keywords: Any) -> Parser:
     parser.add_argument("config", metavar="CONFIG", type=Path, help="the run configuration, a YAML file")
     parser.add_argument("--task", metavar="TASK", help="which training the configuration is for, if it does not tell")
     parser.add_argument("--share", metavar="K/N", help="make the K-th of N shares (default: as torchrun or SLURM say)")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        type=values.setting,
-        help="overrule a key of the configuration; may be given several times",
-    )
+    values.add_overrides(parser)
     return parser
 
 

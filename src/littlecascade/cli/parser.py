@@ -13,6 +13,8 @@ from typing import NoReturn
 from littlecascade.errors import InputError, suggest
 
 _SIZE = re.compile(r"\s*(\d+)\s*(?:[xX×]\s*(\d+)\s*)?")
+_TIME = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
+_MINUTES = {"d": 1440, "h": 60, "m": 1, "s": 1 / 60}
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -134,6 +136,33 @@ def setting(text: str) -> str:
     if not separator or not key.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as batch_size=8")
     return text
+
+
+def duration(text: str) -> float:
+    """Minutes, from a length of time with its units.
+
+    >>> duration("90m"), duration("1.5h"), duration("1h30m"), duration("1d 2h")
+    (90.0, 90.0, 90.0, 1560.0)
+    """
+    words = text.replace(" ", "").lower()
+    parts = _TIME.findall(words)
+    minutes = sum(float(number) * _MINUTES[unit] for number, unit in parts)
+    if not parts or "".join(map("".join, parts)) != words or not minutes:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time, such as 90m, 10h or 1h30m")
+    return minutes
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """The option `--set`."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=setting,
+        help="overrule a key of the configuration; may be given several times",
+    )
 
 
 def _whole(text: str, *, least: int, most: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -95,8 +96,8 @@ class CachedData(Data):
             return self.cache.column(PIXELS.name, raw)
         with ThreadPoolExecutor() as pool:
             cut = list(self.cache.source.cut_all([self.cache.rows[row].sample for row in raw], pool))
-        pixels = [torch.from_numpy(one[1].pixels) for one in cut if not isinstance(one, Skip)]
-        return torch.stack(pixels).permute(0, 3, 1, 2).float() / 255
+        pixels = np.stack([one[1].pixels for one in cut if not isinstance(one, Skip)])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
         return _texts_of(self.cache.texts).embed(texts)
@@ -119,7 +120,7 @@ class StreamedData(Data):
         shards = find_shards(config.webdataset_path)
         tqdm.write(f"{_place(config)}: {len(shards)} shards, read in a sweep", file=sys.stderr)
         self.stream = StreamConfig(shards, config.seed, filters=filters, caption=getter)
-        self.stage = BucketBatches(open_buckets(config), config.micro_batch, config.bucketeer_random_ratio)
+        self.stage = BucketBatches(open_buckets(config), config.micro_batch, _random_ratio(config))
         self.feed = self.reader = StreamFeed(self.stream, self.stage, config.workers, ahead=2 * config.grad_accum_steps)
 
     @property
@@ -193,7 +194,7 @@ def open_source(config: RunConfig) -> Source:
         open_buckets(config),
         parse_filters(config.dataset_filters),
         parse_captions_getter(config.captions_getter),
-        config.bucketeer_random_ratio,
+        _random_ratio(config),
         config.seed,
     )
 
@@ -203,6 +204,10 @@ def open_buckets(config: RunConfig) -> Buckets:
     if not config.multi_aspect_ratio:
         return Buckets(config.image_size, multiple=1)
     return Buckets(config.image_size, parse_ratios(config.multi_aspect_ratio))
+
+
+def _random_ratio(config: RunConfig) -> float:
+    return config.bucketeer_random_ratio if config.multi_aspect_ratio else 0.0
 
 
 def _place(config: RunConfig) -> str:

@@ -15,6 +15,8 @@ from tqdm import tqdm
 from littlecascade.errors import InputError, suggest
 from littlecascade.memory.precision import DTYPES, choose_dtype
 from littlecascade.training import config as configs
+from littlecascade.training import preflight
+from littlecascade.training.batch import fitted
 from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.loop import Trainer, export_averages
 from littlecascade.training.processes import Share
@@ -52,6 +54,8 @@ def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minut
     Raises `InputError` for an unknown task and for whatever is wrong with the configuration, the data or the weights.
     """
     entry, config = _open(task, config_path, overrides)
+    for line in [*config.remarks(), *preflight.require(config, config_path.resolve().parent)]:
+        tqdm.write(line, file=sys.stderr)
     folder = RunFolder(config.folder)
     config = settle(config, folder)
     folder.open(config.model_dump(mode="json"))
@@ -103,11 +107,27 @@ def _kind(config_path: Path, overrides: Sequence[str]) -> str:
     raise problems["c"]
 
 
+def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """The overrides that make a configuration's batch divide into micro-batches; none where it does already.
+
+    Raises `InputError` for an unknown task and for whatever else is wrong with the configuration.
+    """
+    values, lines = configs.read_values(config_path, overrides)
+    config = configs.parse_config(_find(task).config, values, source=str(config_path), lines=lines)
+    wanted = {"batch_size": config.batch_size, "grad_accum_steps": config.grad_accum_steps}
+    fits = dict(zip(wanted, fitted(*wanted.values()), strict=True))
+    return [f"{key}={value}" for key, value in fits.items() if value != wanted[key]]
+
+
 def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
+    entry = _find(task)
+    return entry, configs.load_config(entry.config, config_path, overrides)
+
+
+def _find(task: str) -> Entry:
     if task not in TASKS:
         raise InputError(f"Unknown kind of training {task!r}; there are {', '.join(TASKS)}.{suggest(task, TASKS)}")
-    entry = TASKS[task]
-    return entry, configs.load_config(entry.config, config_path, overrides)
+    return TASKS[task]
 
 
 def settle(config: configs.Config, folder: RunFolder) -> configs.Config:
