@@ -21,6 +21,7 @@ from littlecascade.training.config import parse_config
 from littlecascade.training.draws import Draws
 from littlecascade.training.run import TASKS, train
 from littlecascade.training.tasks.common import keep
+from littlecascade.training.tasks.stage_a import gradient_difference
 
 Runner = Callable[..., Path | None]
 
@@ -198,6 +199,15 @@ def test_a_teacher_without_texts_or_with_too_few(run: Runner, made_up, tmp_path:
     files.save(path, {"vectors": torch.zeros(3, 384)})
     with pytest.raises(InputError, match="holds no `embeddings`, but vectors"):
         run("text", "x", teacher_path=str(path))
+
+
+def test_gradient_difference_by_hand() -> None:
+    edge, blurred = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 0.5, 1.0, 1.0])
+    one, other = (row.expand(2, 3, 5, 4) for row in (edge, blurred))
+    # steps along the rows: 0, 1, 0 beside 0.5, 0.5, 0; none along the columns
+    assert float(gradient_difference(one, other)) == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert float(gradient_difference(one.transpose(-1, -2), other.transpose(-1, -2))) == pytest.approx(1 / 3)
+    assert float(gradient_difference(one, 1 - one)) == 0  # its sign does not count, which the pixels' own loss sees
 
 
 def test_keep() -> None:

@@ -147,6 +147,7 @@ class StageARun(RunConfig):
     quantised_share: Share = 0.5
     commitment_weight: PositiveFloat = 0.25
     l1_weight: Annotated[float, Field(ge=0)] = 0.0
+    gradient_weight: Annotated[float, Field(ge=0)] = 0.0
     adversarial_weight: Annotated[float, Field(ge=0)] = 0.0
     adversarial_start: Share = 0.5
     stage_a_checkpoint_path: Path | None = None
