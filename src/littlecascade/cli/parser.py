@@ -15,6 +15,7 @@ from littlecascade.errors import InputError, suggest
 _SIZE = re.compile(r"\s*(\d+)\s*(?:[xX×]\s*(\d+)\s*)?")
 _TIME = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
 _MINUTES = {"d": 1440, "h": 60, "m": 1, "s": 1 / 60}
+_LORA = re.compile(r"(.+?)(?::([+-]?(?:\d+\.?\d*|\.\d+))(?::([\d.]+-[\d.]+))?)?")
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -128,6 +129,18 @@ def interval(text: str) -> tuple[float, float]:
     if not 0 <= first <= last <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not an interval between 0 and 1, such as 0.2-0.8")
     return first, last
+
+
+def lora(text: str) -> tuple[str, float, tuple[float, float]]:
+    """`FILE[:SCALE[:FROM-TO]]`: a file, what it is scaled by, and the share of the steps in which it works.
+
+    >>> lora("dog.safetensors:0.8:0-0.5"), lora(r"C:\\dog.safetensors")
+    (('dog.safetensors', 0.8, (0.0, 0.5)), ('C:\\\\dog.safetensors', 1.0, (0.0, 1.0)))
+    """
+    match = _LORA.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FILE[:SCALE[:FROM-TO]], such as dog.safetensors:0.8:0-0.5")
+    return match[1], float(match[2] or 1), interval(match[3]) if match[3] else (0.0, 1.0)
 
 
 def setting(text: str) -> str:
