@@ -21,7 +21,7 @@ def add_parser(subparsers: Any, **keywords: Any) -> Parser:
         description="Train a stage. A stopped run goes on when the same command is given again.",
         **keywords,
     )
-    parser.add_argument("task", metavar="TASK", help="a, b or c (the stages), compressor, text or image (the encoders)")
+    parser.add_argument("task", metavar="TASK", help="a, b, c (stages), lora, compressor, text, image (encoders)")
     parser.add_argument("config", metavar="CONFIG", type=Path, help="the run configuration, a YAML file")
     values.add_overrides(parser)
     time = parser.add_mutually_exclusive_group()

@@ -17,7 +17,9 @@ from littlecascade.checkpoint.networks import load_network
 from littlecascade.conditioning.image import ImageEncoder
 from littlecascade.conditioning.text import TextEmbedding, TextEncoder
 from littlecascade.data.cache import PIXELS, Column
+from littlecascade.errors import InputError
 from littlecascade.training.config import DiffusionRun, ImageRun, RunConfig, StageBRun, StageCRun
+from littlecascade.training.config_adapters import LoraRun
 
 TEXT_BATCH = 256
 
@@ -35,7 +37,9 @@ def columns_of(config: RunConfig) -> list[Column]:
 
 
 def text_folder_of(config: RunConfig) -> Path | None:
-    """Where the text tower is that a run needs, if it needs one."""
+    """Where the text tower is whose embeddings of the captions a run keeps; none for one that trains words."""
+    if isinstance(config, LoraRun) and config.train_tokens:
+        return None
     return config.text_path if isinstance(config, DiffusionRun | ImageRun) else None
 
 
@@ -72,4 +76,6 @@ def _network(role: str, checkpoint: Path) -> Callable[[], Any]:
 
 
 def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder.absolute()}, where a text or image tower should be.")
     return sorted(path for path in folder.iterdir() if path.is_file())

@@ -43,7 +43,8 @@ def candidates(key: str, path: Path, folder: Path, version: str) -> list[Path]:
     written = path.expanduser()
     tried = [folder / written, written.absolute()]
     if key.endswith(WEIGHTS):
-        tried += [place / written.name for place in places.installed(places.VERSIONS.get(version, version))]
+        size = places.VERSIONS.get(version, version)
+        tried += [place / written.name for place in (places.packaged(size), *places.installed(size))]
     if key in TOWERS:
         tried += _towers(TOWERS[key], path.as_posix())
     return list(dict.fromkeys(tried))

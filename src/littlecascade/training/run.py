@@ -17,6 +17,7 @@ from littlecascade.memory.precision import DTYPES, choose_dtype
 from littlecascade.training import config as configs
 from littlecascade.training import preflight
 from littlecascade.training.batch import fitted
+from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.loop import Trainer, export_averages
 from littlecascade.training.processes import Share
@@ -45,6 +46,7 @@ TASKS: Mapping[str, Entry] = {
     "image": Entry(configs.ImageRun, "littlecascade.training.tasks.image", "ImageTask"),
     "b": Entry(configs.StageBRun, "littlecascade.training.tasks.stage_b", "StageBTask"),
     "c": Entry(configs.StageCRun, "littlecascade.training.tasks.stage_c", "StageCTask"),
+    "lora": Entry(LoraRun, "littlecascade.training.tasks.lora", "LoraTask"),
 }
 
 

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,9 +42,13 @@ class DiffusionTask(Task):
         self.feed = self.data.feed
         built = network_config(self.role, preset, config.generator_checkpoint_path)
         built = replace(built, trunk=with_dropout(built.trunk, config.dropout))
-        self.network = trainable(self.role, built, config, config.generator_checkpoint_path)
+        self.network = self.build(built, config)
         self.objective = make_objective(config, pyramid=pyramid)
         self.phases = [Phase(stage, {self.role: self.network})]
+
+    def build(self, built: Any, config: DiffusionRun) -> Any:
+        """The network of this configuration, with the weights that the run begins with."""
+        return trainable(self.role, built, config, config.generator_checkpoint_path)
 
     @abstractmethod
     def conditions(self, batch: Batch) -> dict[str, Tensor]:

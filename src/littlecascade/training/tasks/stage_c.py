@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from littlecascade.pipelines.sampling import Settings
 from littlecascade.presets import find_preset
 from littlecascade.training.config import StageCRun
 from littlecascade.training.draws import Draws
+from littlecascade.training.encoders import text_folder_of
 from littlecascade.training.task import Batch
 from littlecascade.training.tasks.common import frozen, grid, keep
 from littlecascade.training.tasks.diffusion import DiffusionTask
@@ -32,7 +35,7 @@ class StageCTask(DiffusionTask):
         self.config = config
         path = config.previewer_checkpoint_path
         self.previewer: Previewer | None = None if path is None else frozen("previewer", path)
-        if self.previewer is not None:
+        if self.previewer is not None and text_folder_of(config) is not None:
             self.data.prepare_texts(["", *config.validation_prompts])
 
     def prepare(self, raw: Any, draws: Draws) -> Batch:
@@ -44,16 +47,20 @@ class StageCTask(DiffusionTask):
             silent |= shown & draws.chance(self.config.image_alone)
             conditions["image"] = keep(columns["image"], shown)
         said = ["" if drop else caption for caption, drop in zip(captions, silent.tolist(), strict=True)]
-        hidden, pooled = (self._blurred(values, ~silent, draws) for values in self.data.embed(said))
-        return {"x0": columns["semantic"], "text": hidden, "pooled": pooled, **conditions}
+        return {"x0": columns["semantic"], **self.words(said, ~silent, draws), **conditions}
+
+    def words(self, texts: Sequence[str], spoken: Tensor, draws: Draws | None) -> dict[str, Tensor]:
+        """What a batch holds of its captions. spoken: (B,), whether one is more than the empty prompt."""
+        hidden, pooled = self.data.embed(texts)
+        if draws is not None and self.config.text_noise:
+            hidden, pooled = (self._blurred(values, spoken, draws) for values in (hidden, pooled))
+        return {"text": hidden, "pooled": pooled}
 
     def _blurred(self, values: Tensor, spoken: Tensor, draws: Draws) -> Tensor:
         """Text embeddings (B, T, C), half of those that are `spoken` with noise, so that near ones come to mean alike.
 
         Its strength is even in [0, text_noise], as a multiple of the embedding's own deviation.
         """
-        if not self.config.text_noise:
-            return values
         strength = self.config.text_noise * draws.uniform(1, 1) * (spoken & draws.chance(0.5)).view(-1, 1, 1)
         return values + draws.normal(*values.shape[1:]) * strength * values.std((1, 2), keepdim=True)
 
@@ -72,5 +79,4 @@ class StageCTask(DiffusionTask):
         return grid([pictures[start : start + COLUMNS] for start in range(0, len(pictures), COLUMNS)])
 
     def _prompted(self, texts: list[str]) -> dict[str, Tensor]:
-        text = self.data.embed(texts)
-        return self.conditions({"text": text.hidden, "pooled": text.pooled})
+        return self.conditions(self.words(texts, torch.ones(len(texts), dtype=torch.bool), None))
