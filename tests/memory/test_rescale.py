@@ -135,7 +135,7 @@ def test_the_divisor_is_as_small_as_it_can_be() -> None:
 def test_what_no_divisor_helps_is_told() -> None:
     broken = network("c")
     broken.get_parameter("clf.1.weight").fill_(1e5)
-    with pytest.raises(InputError, match=r"float16 can't hold what StageC computes .* use --precision bfloat16"):
+    with pytest.raises(InputError, match=r"float16 can't hold what StageC computes .* use precision bfloat16"):
         rescale.fit(lambda divisor: built(broken, divisor, torch.float16))
 
 
