@@ -19,7 +19,7 @@ BLOCK = 256
 SMALLEST = 1 << 12
 """Values that a weight must have for 8-bit moments; those of smaller ones stay float32, as in the paper's code."""
 
-AT_ONCE = 1 << 10
+AT_ONCE = 1 << 8
 """Blocks that are worked on at once, so that what is made on the way stays in a CPU's cache."""
 
 
@@ -66,21 +66,37 @@ def levels(*, signed: bool) -> Tensor:
     return torch.cat(numbers).sort().values
 
 
+@cache
+def _tables(*, signed: bool) -> tuple[Tensor, Tensor]:
+    """To find the nearest level without a search, which on a CPU takes twenty times as long.
+
+    The first table has, for each upper half of a float32's bits, the code of the least number that begins so: such
+    numbers lie so close together that at most one of the second table, the middles between levels, is among them.
+    """
+    known = levels(signed=signed)
+    middles = (known[:-1] + known[1:]) / 2
+    upper = torch.arange(1 << 16, dtype=torch.int64)
+    least = torch.where(upper < 1 << 15, upper << 16, (upper << 16 | 0xFFFF) - (1 << 32))
+    below = torch.bucketize(least.int().view(torch.float32), middles, out_int32=True).clamp_(max=255)
+    return below, torch.cat([middles, torch.tensor([torch.inf])])
+
+
 def quantise(values: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     """Codes of the nearest levels, (N,) uint8, and scales, (ceil(N / BLOCK),) float32, of N values of any shape.
 
     Without sign, nothing becomes zero: a second moment of zero beside a first one that is not would make an update
     without bound.
     """
-    known = levels(signed=signed).to(values.device)
-    middles = (known[:-1] + known[1:]) / 2
+    below, middles = (table.to(values.device) for table in _tables(signed=signed))
     flat = values.reshape(-1)
     blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     codes = torch.empty_like(blocks, dtype=torch.uint8)
     scales = blocks.abs().amax(dim=1)
     for part, scale, target in zip(blocks.split(AT_ONCE), scales.split(AT_ONCE), codes.split(AT_ONCE), strict=True):
-        relative = part / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
-        target.copy_(torch.bucketize(relative, middles, out_int32=True).clamp_(min=0 if signed else 1))
+        relative = (part / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).view(-1)
+        code = below.index_select(0, (relative.view(torch.int32) >> 16) & 0xFFFF)
+        code += relative > middles.index_select(0, code)
+        target.copy_(code.clamp_(min=0 if signed else 1).view_as(target))
     return codes.view(-1)[: len(flat)].clone(), scales
 
 
@@ -90,5 +106,5 @@ def restore(codes: Tensor, scales: Tensor, *, signed: bool) -> Tensor:
     blocks = F.pad(codes, (0, -len(codes) % BLOCK)).view(-1, BLOCK)
     values = torch.empty(blocks.shape, device=codes.device)
     for part, scale, target in zip(blocks.split(AT_ONCE), scales.split(AT_ONCE), values.split(AT_ONCE), strict=True):
-        torch.mul(known[part.int()], scale[:, None], out=target)
+        torch.mul(known.index_select(0, part.int().view(-1)).view_as(target), scale[:, None], out=target)
     return values.view(-1)[: len(codes)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-AT_ONCE = 1 << 18
+AT_ONCE = 1 << 16
 """Values that are worked on at once, so that what is made on the way stays small, and in a CPU's cache."""
 
 EXPONENT = 0x7F800000

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-START, LARGEST = 2.0**16, 2.0**24
+START = 2.0**16
 PATIENCE = 2000
 """Updates in a row that went well before the scale is doubled."""
 
@@ -28,7 +28,7 @@ class LossScale:
         """After gradients that were finite."""
         self.good += 1
         if self.used and self.good >= PATIENCE:
-            self.value, self.good = min(self.value * 2, LARGEST), 0
+            self.value, self.good = self.value * 2, 0
 
     def absorb(self) -> bool:
         """After gradients that were not: whether the scale may be to blame, and has been halved."""
