@@ -28,6 +28,7 @@ LATE = {
     *(
         "onnxruntime",
         "pandas",
+        "prodigyopt",
         "pyarrow",
         "scipy",
         "sentencepiece",

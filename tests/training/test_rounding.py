@@ -39,7 +39,9 @@ def test_each_value_becomes_a_neighbour_and_their_mean_is_the_value(value: float
 def test_what_the_format_holds_stays(dtype: torch.dtype) -> None:
     bits = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).short()
     numbers = bits.view(dtype).float()
-    normal = numbers[numbers.isfinite() & ((numbers == 0) | (numbers.abs() > 2e-36))]  # bfloat16's smaller ones aren't told apart
+    normal = numbers[
+        numbers.isfinite() & ((numbers == 0) | (numbers.abs() > 2e-36))
+    ]  # bfloat16's smaller ones aren't told apart
     assert torch.equal(round_stochastically(normal, dtype, seed=0).float(), normal)
 
 
@@ -59,7 +61,7 @@ def test_neighbouring_values_are_rounded_independently_and_seeds_differ() -> Non
 
 @FORMATS
 def test_weights_without_masters_learn_from_updates_below_their_spacing(dtype: torch.dtype) -> None:
-    """100 steps of a hundredth of bfloat16's spacing each; every weight lands near, and their mean is as with masters."""
+    """100 steps of a hundredth of bfloat16's spacing each: the weights' mean goes as far as it would with masters."""
     module = nn.Linear(64, 64, bias=False).to(dtype)
     module.weight.data.fill_(1.0)
     values = {"experiment_id": "x", "lr": 4e-5, "batch_size": 1, "updates": 9, "webdataset_path": "none"}
@@ -70,5 +72,5 @@ def test_weights_without_masters_learn_from_updates_below_their_spacing(dtype: t
         module.weight.grad = torch.ones_like(module.weight)
         optimizer.step()
     assert optimizer.weights["weight"].master is None
-    assert float(module.weight.float().mean()) == pytest.approx(1 - 100 * 4e-5, abs=3e-4)
+    assert float(module.weight.detach().float().mean()) == pytest.approx(1 - 100 * 4e-5, abs=3e-4)
     assert len(module.weight.unique()) > 1

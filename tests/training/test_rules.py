@@ -38,7 +38,7 @@ def gradients(*shape: int, seed: int = 0) -> list[Tensor]:
 
 @pytest.mark.parametrize("shape", [(6, 9), (9,), (1,), (1, 1, 1, 7), (5, 4, 3, 3), (5, 1, 3, 3)])
 def test_adafactor_is_that_of_transformers(shape: tuple[int, ...]) -> None:
-    """Which takes a convolution's weight for a stack of 3 x 3 matrices, so it is given a matrix of one row a channel."""
+    """Which takes a convolution's weight for many matrices of 3 x 3, so it is given one of a row per channel."""
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     matrix = weight.flatten(1) if weight.ndim > 1 and min(weight.flatten(1).shape) > 1 else weight.flatten()
     other = nn.Parameter(matrix.clone())
@@ -119,7 +119,8 @@ def test_codes_are_of_the_nearest_levels(signed: bool, count: int) -> None:
         chosen = (block.double() - known[own.long()] * float(scale)).abs()
         assert ((chosen - distances.amin(1)) <= 1e-6 * block.abs()).all()
     torch.testing.assert_close(
-        restore(codes, scales, signed=signed), levels(signed=signed)[codes.long()] * scales.repeat_interleave(BLOCK)[:count]
+        restore(codes, scales, signed=signed),
+        levels(signed=signed)[codes.long()] * scales.repeat_interleave(BLOCK)[:count],
     )
 
 
