@@ -29,6 +29,7 @@ LATE = {
     *(
         "onnxruntime",
         "pandas",
+        "prodigyopt",
         "pyarrow",
         "scipy",
         "sentencepiece",

@@ -121,6 +121,41 @@ def test_float16_stays_finite_and_near_where_the_stream_reaches_ten_million(kind
     assert float(error.norm() / expected.norm()) < 5e-3
 
 
+@KINDS
+def test_gradients_of_a_network_divided_in_place_are_those_of_the_whole_one(kind: str) -> None:
+    """Times the factors of the weights, by the chain rule."""
+    whole, copy = hot(kind).requires_grad_(True), hot(kind).requires_grad_(True)
+    factors = rescale.divide(copy)
+    assert copy.divisor > 1024
+    assert off(prediction(copy), prediction(whole)) < 1e-5
+    for made in (whole, copy):
+        prediction(made).square().mean().backward()
+    for name, parameter in whole.named_parameters():
+        own = copy.get_parameter(name).grad * factors.get(name, 1.0)
+        assert float((own - parameter.grad).norm() / parameter.grad.norm()) < 1e-4, name
+
+
+@KINDS
+def test_a_division_is_taken_back(kind: str) -> None:
+    made = hot(kind)
+    weights = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    before = prediction(made)
+    rescale.divide(made)
+    rescale.undivide(made)
+    made.load_state_dict(weights)
+    assert torch.equal(prediction(made), before)
+
+
+def test_a_network_that_needs_no_division_is_left_as_it_was() -> None:
+    made = network("c").half()
+    weights = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    assert rescale.divide(made) == {}
+    assert made.divisor == 1
+    for name, tensor in made.state_dict().items():
+        assert tensor.dtype == torch.float16
+        assert torch.equal(tensor, weights[name])
+
+
 def test_the_divisor_is_as_small_as_it_can_be() -> None:
     tried: list[float] = []
 
@@ -135,7 +170,7 @@ def test_the_divisor_is_as_small_as_it_can_be() -> None:
 def test_what_no_divisor_helps_is_told() -> None:
     broken = network("c")
     broken.get_parameter("clf.1.weight").fill_(1e5)
-    with pytest.raises(InputError, match=r"float16 can't hold what StageC computes .* use --precision bfloat16"):
+    with pytest.raises(InputError, match=r"float16 can't hold what StageC computes .* use precision bfloat16"):
         rescale.fit(lambda divisor: built(broken, divisor, torch.float16))
 
 

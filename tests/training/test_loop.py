@@ -31,6 +31,48 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
+MODES = [
+    {},
+    {"precision": "bfloat16"},
+    {"optimizer": "muon", "grad_accum_steps": 2},
+    {"precision": "float16", "grad_accum_steps": 2},
+    {"optimizer": "adamw8bit"},
+    {"optimizer": "adafactor", "precision": "float16", "fused_backward": True},
+    {"optimizer": "prodigy", "lr": 1.0, "precision": "bfloat16"},
+    {"optimizer": "adamw", "precision": "bfloat16", "master_weights": "none", "grad_accum_steps": 2},
+    {"optimizer": "adamw8bit", "precision": "float16", "master_weights": "none"},
+    {"optimizer": "adafactor", "precision": "bfloat16", "master_weights": "none", "fused_backward": True},
+    {"optimizer": "muon", "precision": "bfloat16", "master_weights": "none", "fused_backward": True},
+]
+
+
+class Killed(BaseException):
+    """Nothing is done any more, as after kill -9."""
+
+
+@pytest.mark.parametrize("settings", MODES, ids=lambda given: "-".join(map(str, given.values())) or "plain")
+def test_a_run_that_was_killed_ends_like_one_that_was_not(toy: ModuleType, tmp_path: Path, settings) -> None:
+    """In every mode; killed twice, between checkpoints. Wide enough that the first layer's moments are of 8 bits."""
+    toy.run(toy.config(tmp_path / "whole", **settings), width=700)
+    config = toy.config(tmp_path / "parts", **settings)
+    folder = RunFolder(config.folder)
+    for stop, reached in ((9, 7), (16, 14)):
+        task = toy.ToyTask(config, width=700)
+
+        def spoil(call: int, loss: Tensor, last: int = stop * config.grad_accum_steps) -> Tensor:
+            if call > last:
+                raise Killed
+            return loss
+
+        task.spoil = spoil
+        folder.open({})
+        with pytest.raises(Killed):
+            toy.Trainer(task, config, folder).run()
+        assert folder.load().step == reached
+    toy.run(config, width=700)
+    assert_equal(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
+
+
 @pytest.mark.parametrize("settings", [{}, {"precision": "bfloat16"}, {"optimizer": "muon", "grad_accum_steps": 2}])
 def test_a_run_that_was_interrupted_ends_like_one_that_was_not(toy: ModuleType, tmp_path: Path, settings) -> None:
     toy.run(toy.config(tmp_path / "whole", **settings))

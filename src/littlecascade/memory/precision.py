@@ -12,7 +12,7 @@ from littlecascade.errors import InputError, suggest
 
 Module = TypeVar("Module", bound=nn.Module)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str = "auto") -> torch.device:

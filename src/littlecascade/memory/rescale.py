@@ -42,18 +42,53 @@ def fit(build: Callable[[float], Network]) -> Network:
     Powers of two lose nothing. Raises `InputError` where not even a large divisor helps.
     """
     network = build(TRIAL)
-    peak = stream_peak(network) * TRIAL
-    if not math.isfinite(peak):
-        raise InputError(
-            f"float16 can't hold what {type(network).__name__} computes with these weights, not even divided by "
-            f"{TRIAL:.0f}: use --precision bfloat16 or float32."
-        )
-    divisor = 2.0 ** max(0, math.ceil(math.log2(max(peak, 1.0) / ROOM)))
+    divisor = _needed(network)
     return network if divisor == TRIAL else build(divisor)
 
 
 @torch.no_grad()
-def stream_peak(network: StageB | StageC) -> float:
+def divide(network: Trunk) -> dict[str, Factor]:
+    """Divide the stream of a network in float16 in place, as far as `fit` would, and give the factors by which its
+    parameters, some of which are float32 from now on, have been multiplied. `undivide` takes the division back.
+
+    Raises `InputError` as `fit` does.
+    """
+    whole = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+    def apply(divisor: float) -> dict[str, Factor]:
+        factors, wide = network.divide_stream(divisor)
+        for name, make in divided(whole, factors).items():
+            network.get_parameter(name).data = make().to(torch.float32 if name in wide else whole[name].dtype)
+        return dict(factors)
+
+    training = network.training
+    network.eval()
+    apply(TRIAL)
+    divisor = _needed(network)
+    undivide(network)
+    factors = apply(divisor)
+    network.train(training)
+    return factors if divisor > 1 else {}
+
+
+def undivide(network: Trunk) -> None:
+    """Have a network expect undivided weights again; to give it these is left to the caller."""
+    network.divide_stream(1 / network.divisor)
+
+
+def _needed(network: Trunk) -> float:
+    """The divisor for a network that has been divided by `TRIAL`."""
+    peak = stream_peak(network) * TRIAL
+    if not math.isfinite(peak):
+        raise InputError(
+            f"float16 can't hold what {type(network).__name__} computes with these weights, not even divided by "
+            f"{TRIAL:.0f}: use precision bfloat16 or float32."
+        )
+    return 2.0 ** max(0, math.ceil(math.log2(max(peak, 1.0) / ROOM)))
+
+
+@torch.no_grad()
+def stream_peak(network: Trunk) -> float:
     """The largest magnitude in the residual stream, as it is computed, over a noisy and a clean pair of latents."""
     peaks: list[Tensor] = []
     handles = [

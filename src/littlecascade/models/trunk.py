@@ -109,7 +109,7 @@ class Trunk(nn.Module):
         """Divide the residual stream by `scale`, so that float16 can hold it, with no change of the prediction.
 
         All that reads the stream is a norm without scale and shift, or linear. What is not a weight is changed here;
-        the weights are left to the caller, who may not have read them yet. To be called once.
+        the weights are left to the caller, who may not have read them yet. The inverse of a scale undoes it.
         """
         factors: dict[str, Factor] = {}
         for name, block in self.named_modules():
@@ -123,7 +123,7 @@ class Trunk(nn.Module):
         for norm in _norms(self.down_downscalers, self.up_upscalers, self.clf):
             norm.reads_divided(scale)
         for norm in _norms(*self.stream_sources()):
-            norm.gain = 1 / scale
+            norm.gain /= scale
         self.divisor *= scale
         self.factors = factors
         wide = tuple(f"{name}.channelwise." for name, block in self.named_modules() if getattr(block, "wide", False))
@@ -205,7 +205,7 @@ class Trunk(nn.Module):
         return x
 
     def _run_block(self, block: Block, x: Tensor, **context: Tensor | None) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled():
+        if self.checkpointing and torch.is_grad_enabled() and _wants_gradient(block, x, *context.values()):
             return checkpoint(partial(block, **context), x, use_reentrant=False)
         return block(x, **context)
 
@@ -229,6 +229,11 @@ class _Level(NamedTuple):
     scaler: nn.Module
     blocks: Any  # an `nn.ModuleList` of `Block`
     mappers: Any  # an `nn.ModuleList`
+
+
+def _wants_gradient(block: Block, *given: Tensor | None) -> bool:
+    """Whether any gradient flows into a block; if none does, it keeps nothing that could be made anew."""
+    return any(own is not None and own.requires_grad for own in chain(given, block.parameters()))
 
 
 def _norms(*modules: nn.Module) -> list[Norm]:

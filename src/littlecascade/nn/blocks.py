@@ -225,8 +225,7 @@ class ResBlock(Block):
     """A ConvNeXt V2 block; a skip connection from the way down enters after the norm, so it is read raw."""
 
     controllable = True
-    wide = False
-    """Whether `channelwise` has float32 weights and is computed so: a skip is read raw, however large it is."""
+    divisor = 1.0  # of the stream
 
     def __init__(self, width: int, skip_width: int = 0, kernel: int = 3, dropout: float = 0.0) -> None:
         super().__init__()
@@ -241,6 +240,11 @@ class ResBlock(Block):
             nn.Linear(4 * width, width),
         )
 
+    @property
+    def wide(self) -> bool:
+        """Whether `channelwise` has float32 weights and is computed so: a skip is read raw, however large it is."""
+        return self.skip_width > 0 and self.divisor != 1
+
     def forward(self, x: Tensor, *, time: Tensor, text: Tensor, skip: Tensor | None = None) -> Tensor:
         hidden = self.norm(self.depthwise(x))
         if skip is not None:
@@ -254,7 +258,7 @@ class ResBlock(Block):
 
     def divide_stream(self, scale: float) -> dict[str, Factor]:
         self.norm.reads_divided(scale)
-        self.wide = self.skip_width > 0
+        self.divisor *= scale
         columns = torch.ones(1, self.norm.normalized_shape[0] + self.skip_width)
         columns[:, self.norm.normalized_shape[0] :] = scale
         return {

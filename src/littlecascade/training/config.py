@@ -21,7 +21,7 @@ from littlecascade.training.batch import micro_batch
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class OfficialKeys(BaseModel):
@@ -81,13 +81,18 @@ class RunConfig(OfficialKeys):
     updates: PositiveInt
     warmup_updates: NonNegativeInt = 0
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"  # ours
-    optimizer: Literal["adamw", "muon"] = "adamw"  # ours
+    optimizer: Literal["adamw", "adamw8bit", "adafactor", "muon", "prodigy"] = "adamw"  # ours
     weight_decay: Annotated[float, Field(ge=0)] = 0.01  # ours
     betas: tuple[Beta, Beta] = (0.9, 0.95)  # ours
     max_grad_norm: PositiveFloat = 1.0  # ours
     ema_start_iters: NonNegativeInt = 0
     ema_iters: PositiveInt = 10
     ema_beta: Beta = 0.99
+
+    # what makes a run fit its memory, see docs/training-memory.md; all ours
+    gradient_checkpointing: bool = False
+    master_weights: Literal["float32", "none"] = "float32"
+    fused_backward: bool = False
 
     # what is kept
     save_every: PositiveInt = 1000
@@ -132,6 +137,18 @@ class RunConfig(OfficialKeys):
 
         find_preset(self.model_version)
         micro_batch(self.batch_size, self.grad_accum_steps)
+        if self.fused_backward and self.grad_accum_steps > 1:
+            raise InputError(
+                f"fused_backward drops each gradient once it is used, so there is none to add grad_accum_steps "
+                f"{self.grad_accum_steps} micro-batches up in: set grad_accum_steps to 1 and batch_size to "
+                f"{self.micro_batch}, or fused_backward to false."
+            )
+        if self.optimizer == "prodigy" and (self.fused_backward or self.master_weights == "none"):
+            key = "fused_backward: true" if self.fused_backward else "master_weights: none"
+            raise InputError(
+                f"optimizer: prodigy finds its learning rate from all gradients and float32 weights at once, so "
+                f"{key} does not go with it; optimizer adafactor or adamw8bit do."
+            )
 
     def remarks(self) -> list[str]:
         """What the user should know of a configuration that is valid, a sentence each."""

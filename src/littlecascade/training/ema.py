@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -24,5 +24,5 @@ class Ema:
         if step % self.every and step > self.start:
             return
         weight = 1.0 if step <= self.start else 1 - self.beta
-        averages: Sequence[Tensor] = list(self.average.values())
-        torch._foreach_lerp_(averages, [tensors[name].detach().float() for name in self.average], weight)
+        for name, average in self.average.items():
+            average.lerp_(tensors[name].detach().float(), weight)

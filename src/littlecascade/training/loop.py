@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from littlecascade.checkpoint.lazy import LazyTensors
 from littlecascade.data.order import derive_seed
 from littlecascade.errors import InputError
+from littlecascade.memory import rescale
+from littlecascade.models.trunk import Trunk
+from littlecascade.nn.blocks import Factor
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
 from littlecascade.training.ema import Ema
-from littlecascade.training.optim import MasterOptimizer, lr_scale
+from littlecascade.training.optim.optimizer import PhaseOptimizer
+from littlecascade.training.optim.schedule import lr_scale
+from littlecascade.training.optim.weight import Weight
 from littlecascade.training.report import write_report
+from littlecascade.training.room import Room, clear, is_out_of_memory, raise_out_of_memory, told
 from littlecascade.training.runstate import Checkpoint, RunFolder
 from littlecascade.training.task import Batch, Phase, Task
 
@@ -39,7 +48,10 @@ class Trainer:
     def __init__(self, task: Task, config: RunConfig, folder: RunFolder) -> None:
         self.task, self.config, self.folder = task, config, folder
         self.step = self.skipped = 0
-        self.optimizers = {phase.name: MasterOptimizer(_parameters(phase), config) for phase in task.phases}
+        self.room = Room(config, task.networks)
+        self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config) for phase in task.phases}
+        for phase in task.phases:
+            self.optimizers[phase.name].divide(_divide(phase))
         self.ema = Ema(self._averaging(), beta=config.ema_beta, every=config.ema_iters, start=config.ema_start_iters)
         checkpoint = folder.load()
         if checkpoint is not None:
@@ -74,7 +86,9 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this moment, and a backup of it where one is due."""
-        tensors = {**self._tensors(), **self._moments()}
+        moments = {name: partial(_same, tensor) for name, tensor in self._moments().items()}
+        tensors = self._tensors()
+        tensors = LazyTensors({name: partial(tensors.__getitem__, name) for name in tensors} | moments)
         backup = self.config.backup_every is not None and self.step % self.config.backup_every == 0
         place = self.task.feed.state(self._number(self.step))
         self.folder.save(Checkpoint(self.step, self.skipped, tensors, place), backup=backup)
@@ -90,13 +104,15 @@ class Trainer:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within: the modules hold the averaged weights and buffers, evaluate, and keep no gradients."""
-        tensors = {name: parameter for phase in self.task.phases for name, parameter in _parameters(phase).items()}
-        tensors |= self._statistics()
+        weights, statistics = self._weights(), self._statistics()
+        tensors = {name: weight.parameter for name, weight in weights.items()} | statistics
         current = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         modes = {module: module.training for phase in self.task.phases for module in phase.modules.values()}
         with torch.no_grad():
             try:
-                for name, tensor in tensors.items():
+                for name, weight in weights.items():
+                    weight.show(self.ema.average[name])
+                for name, tensor in statistics.items():
                     tensor.copy_(self.ema.average[name])
                 for module in modes:
                     module.eval()
@@ -127,28 +143,57 @@ class Trainer:
     def _train_phase(self, phase: Phase, batches: list[Batch], progress: float) -> dict[str, float]:
         """One step of one optimizer. Where the loss or the gradient is not finite it leaves everything as it was."""
         optimizer = self.optimizers[phase.name]
-        optimizer.zero_grad()
-        buffers = self._buffers()
-        before = {name: buffer.clone() for name, buffer in buffers.items()}
-        figures: dict[str, list[float]] = {"loss": []}
-        for micro, batch in enumerate(batches):
-            positions = self._positions(self.step, micro)
-            torch.manual_seed(derive_seed(self.config.seed, positions[0]))  # for dropout inside the networks
-            loss = self.task.loss(phase.name, batch, Draws(self.config.seed, positions, stream=1), progress)
-            (loss.value / len(batches)).backward()
-            for name, value in {"loss": float(loss.value.detach()), **loss.metrics}.items():
-                figures.setdefault(name, []).append(value)
+        restore_buffers, restore_task = _keep(self._buffers()), _keep(self.task.extra_state())
+        while (figures := self._gradients(phase, batches, progress)) is None:
+            clear()
+            restore_buffers()
+            restore_task()
         finite = all(map(math.isfinite, figures["loss"]))
-        norm = optimizer.step(lr_scale(self.step, self.config, progress)) if finite else math.nan
+        with told("for the optimizer's state. Set optimizer to adafactor or adamw8bit, or master_weights to none"):
+            norm = optimizer.step() if finite else math.nan
         if not math.isfinite(norm):
-            self.skipped += 1
-            with torch.no_grad():
-                for name, buffer in buffers.items():
-                    buffer.copy_(before[name])
-        loss_value = sum(figures.pop("loss")) / len(batches)
+            self.skipped += not (finite and optimizer.scale.absorb())
+            restore_buffers()
+        losses = figures.pop("loss")
         prefix = "" if len(self.task.phases) == 1 else f"{phase.name}_"
+        own = {"loss": sum(losses) / len(losses), "grad_norm": norm}
+        if optimizer.scale.used:
+            own |= {"loss_scale": optimizer.scale.value, "overflows": float(optimizer.scale.overflows)}
         means = {name: _mean(values) for name, values in figures.items()}
-        return means | {f"{prefix}loss": loss_value, f"{prefix}grad_norm": norm}
+        return means | {f"{prefix}{name}": value for name, value in own.items()}
+
+    def _gradients(self, phase: Phase, batches: list[Batch], progress: float) -> dict[str, list[float]] | None:
+        """The gradients of an update, and the figures of each micro-batch.
+
+        None where memory ran out: then there is more room now, and all but the gradients is to be restored.
+        """
+        config, optimizer = self.config, self.optimizers[phase.name]
+        optimizer.begin(self.step, lr_scale(self.step, config, progress))
+        figures: dict[str, list[float]] = {"loss": []}
+        try:
+            for micro, batch in enumerate(batches):
+                for part, positions in self.room.cut(batch, self._positions(self.step, micro)):
+                    torch.manual_seed(derive_seed(config.seed, positions[0]))  # for dropout inside the networks
+                    loss = self.task.loss(phase.name, part, Draws(config.seed, positions, stream=1), progress)
+                    value = float(loss.value.detach())
+                    if math.isfinite(value):
+                        optimizer.backward(loss.value / (config.batch_size // len(positions)))
+                    for name, figure in {"loss": value, **loss.metrics}.items():
+                        figures.setdefault(name, []).append(figure)
+            return figures
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if optimizer.norms:
+                raise_out_of_memory(
+                    "when fused_backward had updated part of the weights. Set gradient_checkpointing to true or a "
+                    "smaller batch_size",
+                    error,
+                )
+            reason = str(error).strip().split("\n")[0]
+        optimizer.begin(self.step, 0.0)
+        tqdm.write(f"Update {self.step + 1}: memory ran out ({reason}); {self.room.make()}.", file=sys.stderr)
+        return None
 
     def _fetch(self, step: int) -> list[Batch]:
         """The micro-batches of an update; runs in a thread while the one before is computed."""
@@ -166,10 +211,13 @@ class Trainer:
         start = self._number(step, micro) * self.config.micro_batch
         return range(start, start + self.config.micro_batch)
 
-    def _averaging(self) -> dict[str, Tensor]:
+    def _averaging(self) -> Mapping[str, Tensor]:
         """What is averaged: the weights, and the statistics that batch normalisation gathered with them."""
-        weights = {name: tensor for optimizer in self.optimizers.values() for name, tensor in optimizer.masters.items()}
-        return weights | self._statistics()
+        statistics = {name: partial(_same, own) for name, own in self._statistics().items()}
+        return LazyTensors({name: weight.read for name, weight in self._weights().items()} | statistics)
+
+    def _weights(self) -> dict[str, Weight]:
+        return {name: weight for optimizer in self.optimizers.values() for name, weight in optimizer.weights.items()}
 
     def _statistics(self) -> dict[str, Tensor]:
         return {name: buffer for name, buffer in self._buffers().items() if buffer.is_floating_point()}
@@ -182,32 +230,44 @@ class Trainer:
             for key, buffer in module.named_buffers()
         }
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """What every checkpoint of this run holds, beside the optimizers' moments."""
+    def _tensors(self) -> Mapping[str, Tensor]:
+        """What every checkpoint of this run holds, beside what `_moments` gives."""
+        others = {name: partial(_same, tensor) for name, tensor in self._others().items()}
+        return LazyTensors(others | {name: weight.stored for name, weight in self._stored_weights().items()})
+
+    def _others(self) -> dict[str, Tensor]:
         tensors = {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
         tensors |= {f"buffer.{name}": tensor for name, tensor in self._buffers().items()}
-        tensors |= {f"task.{name}": tensor for name, tensor in self.task.extra_state().items()}
-        for phase, optimizer in self.optimizers.items():
-            tensors |= {f"optimizer.{phase}.master.{name}": master for name, master in optimizer.masters.items()}
-        return tensors
+        return tensors | {f"task.{name}": tensor for name, tensor in self.task.extra_state().items()}
+
+    def _stored_weights(self) -> dict[str, Weight]:
+        return {
+            f"optimizer.{phase}.master.{name}": weight
+            for phase, optimizer in self.optimizers.items()
+            for name, weight in optimizer.weights.items()
+        }
 
     def _moments(self) -> dict[str, Tensor]:
-        return {
+        """What a checkpoint holds once it has come about."""
+        own = {
             f"optimizer.{phase}.{name}": tensor
             for phase, optimizer in self.optimizers.items()
             for name, tensor in optimizer.moments().items()
         }
+        return own | self.room.state()
 
     @torch.no_grad()
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._check(checkpoint)
         self.step, self.skipped = checkpoint.step, checkpoint.skipped
         self.task.feed.load_state(dict(checkpoint.place))
-        for name, tensor in self._tensors().items():
+        self.room.load(checkpoint.tensors)
+        for name, tensor in self._others().items():
             tensor.copy_(checkpoint.tensors[name])
+        for name, weight in self._stored_weights().items():
+            weight.load(checkpoint.tensors[name])
         for phase, optimizer in self.optimizers.items():
             optimizer.load_moments(_below(checkpoint, f"optimizer.{phase}."))
-            optimizer.publish()
 
     def _check(self, checkpoint: Checkpoint) -> None:
         """Raise `InputError` for the checkpoint of another network."""
@@ -231,6 +291,8 @@ def export_averages(task: Task, tensors: Mapping[str, Tensor], folder: RunFolder
     for phase in task.phases:
         for prefix, module in phase.modules.items():
             module.float().eval()
+            if isinstance(module, Trunk):
+                rescale.undivide(module)
             for name, tensor in chain(module.named_parameters(prefix), module.named_buffers(prefix)):
                 if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
                     continue  # it was not trained
@@ -292,6 +354,33 @@ def _mean(values: list[float]) -> float:
     """The mean of the finite values; NaN if there is none."""
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.nan
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _keep(tensors: Mapping[str, Tensor]) -> Callable[[], None]:
+    """What brings tensors back to what they hold now."""
+    kept = [tensor.clone() for tensor in tensors.values()]
+
+    @torch.no_grad()
+    def restore() -> None:
+        for tensor, before in zip(tensors.values(), kept, strict=True):
+            tensor.copy_(before)
+
+    return restore
+
+
+def _divide(phase: Phase) -> dict[str, Factor]:
+    """Divide the streams of networks in float16; the factors of their parameters."""
+    networks = {name: own for name, own in phase.modules.items() if isinstance(own, Trunk)}
+    return {
+        f"{name}.{own}": factor
+        for name, network in networks.items()
+        if network.dtype == torch.float16
+        for own, factor in rescale.divide(network).items()
+    }
 
 
 def _parameters(phase: Phase) -> dict[str, nn.Parameter]:

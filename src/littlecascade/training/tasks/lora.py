@@ -17,6 +17,7 @@ from littlecascade.checkpoint.networks import load_network
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.data.order import derive_seed
+from littlecascade.memory import rescale
 from littlecascade.training.config import DiffusionRun
 from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.draws import Draws
@@ -54,7 +55,15 @@ class LoraTask(StageCTask):
 
     def build(self, built: Any, config: DiffusionRun) -> Any:
         assert config.generator_checkpoint_path is not None
-        return load_network("stage_c", config.generator_checkpoint_path, config=built, dtype=compute_dtype(config))
+        dtype = compute_dtype(config)
+        network = load_network("stage_c", config.generator_checkpoint_path, config=built, dtype=dtype)
+        if dtype == torch.float16:
+            rescale.divide(network)
+        return network
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        return [self.network, *super().networks]
 
     def words(self, texts: Sequence[str], spoken: Tensor, draws: Draws | None) -> dict[str, Tensor]:
         return super().words(texts, spoken, draws) if self.vocabulary is None else self.vocabulary.read(texts)

@@ -1,0 +1,1 @@
+"""How weights are updated, and what is kept for it."""
