@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from littlecascade.checks import Line
 from littlecascade.doctor import machine
@@ -84,6 +85,12 @@ def test_the_build_fits_version_card_and_driver(
     line = torch_line(host(torch=Torch(version), cards=(found,)))
     index = f"https://download.pytorch.org/whl/{build.partition('+')[2]}"
     assert line.remedy == f"/usr/bin/python3 -m pip install torch=={build} --index-url {index}"
+
+
+def test_the_build_has_to_be_part_of_the_version() -> None:
+    """Otherwise pip takes what is installed to be what was asked for."""
+    assert SpecifierSet("==2.13.0").contains("2.13.0+cpu")
+    assert not SpecifierSet("==2.13.0+cu130").contains("2.13.0+cpu")
 
 
 @pytest.mark.parametrize(

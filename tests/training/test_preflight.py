@@ -201,3 +201,13 @@ def test_the_first_samples_of_a_tar_are_opened(tmp_path: Path, pictures: Path) -
     assert [line.level for line in preflight.samples(config, path.parent)] == ["ok"]
     (line,) = preflight.data(config, path.parent)
     assert (line.level, "1 tar file" in line.text) == ("ok", True)
+
+
+def test_a_list_of_places_and_places_elsewhere_are_not_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "work" / "places.yml").write_text("- s3://bucket/never-asked.tar\n", "utf-8")
+    config, path = load(tmp_path, webdataset_path=["places.yml", "https://host.invalid/x.tar", "pipe:never-run"])
+    assert [line.level for line in preflight.data(config, path.parent)] == ["note"] * 3
+    assert list(preflight.samples(config, path.parent)) == []
+    config, path = load(tmp_path, webdataset_path="plces.yml")
+    (line,) = preflight.data(config, path.parent)
+    assert (line.level, "Did you mean 'places.yml'?" in line.text) == ("fix", True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from littlecascade.checkpoint.places import STAGES
 from littlecascade.checks import Line
 from littlecascade.data import places
 from littlecascade.data.pictures import to_rgb
@@ -29,7 +30,6 @@ FIRST = 3
 _MEMBERS = 64  # of a tar that are looked at for them
 _ENTRIES = 2000  # of a folder
 _WRITTEN = ("output_path", "cache_path", "checkpoint_path")
-
 
 Check = Callable[[RunConfig, Path], Iterable[Line]]
 """From a configuration, and the folder that it lies in, to what is to be said of it."""
@@ -78,7 +78,7 @@ def _remedy(key: str, config: RunConfig) -> str:
         from littlecascade.presets import find_preset
 
         size = find_preset(config.model_version).name
-        if size in ("lite", "full"):
+        if size in STAGES:
             return f"'littlecascade models download {size}' fetches the official files; or set {key} to yours."
     return f"Set {key} to where it is."
 
@@ -87,7 +87,10 @@ def data(config: RunConfig, folder: Path) -> Iterator[Line]:
     """Whether each place of data is there."""
     for place in _places(config):
         if _distant(place):
-            yield Line("note", "webdataset_path", f"{place} (not looked at: that needs the network)")
+            yield Line("note", "webdataset_path", f"{place} (not looked at: it is not on this machine)")
+            continue
+        if _is_list(place) and places.matches(place):
+            yield Line("note", "webdataset_path", f"{place} (a list, which is read when the training begins)")
             continue
         if Path(place).is_dir():
             yield Line("ok", "webdataset_path", place)
@@ -108,10 +111,14 @@ def _distant(place: str) -> bool:
     return place.startswith("pipe:") or ("://" in place and not place.startswith("file:"))
 
 
+def _is_list(place: str) -> bool:
+    return place.lower().endswith((".yml", ".yaml"))
+
+
 def samples(config: RunConfig, folder: Path) -> Iterator[Line]:
     """Whether the first samples of each place of data open, and have captions."""
     for place in _places(config):
-        if _distant(place):
+        if _distant(place) or _is_list(place):
             continue
         try:
             found = _first_files(place)
