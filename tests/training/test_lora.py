@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from littlecascade.adapters.files import Adapter
+from littlecascade.checkpoint import files
+from littlecascade.checkpoint.networks import load_network, save_network
+from littlecascade.conditioning.text import TextEncoder
+from littlecascade.conditioning.tokenizer import ClipTokenizer
+from littlecascade.errors import InputError
+from littlecascade.models.stage_c import StageC
+from littlecascade.presets import TINY
+from littlecascade.training.config import parse_config
+from littlecascade.training.draws import Draws
+from littlecascade.training.run import TASKS, train
+
+Values = dict[str, Any]
+
+
+@pytest.fixture
+def values(made_up: dict[str, Values], tmp_path: Path) -> Values:
+    """A LoRA on a made-up Stage C."""
+    network = StageC(TINY.stage_c)
+    network.initialise(torch.Generator().manual_seed(0))
+    save_network("stage_c", network, tmp_path / "stage_c.safetensors", dtype=torch.float32)
+    own = {
+        "generator_checkpoint_path": str(tmp_path / "stage_c.safetensors"),
+        "output_path": str(tmp_path / "runs"),
+        "rank": 2,
+        "lora_alpha": 2,
+        "lr": 0.01,
+        "updates": 4,
+        "ema_start_iters": 10,
+    }
+    return made_up["c"] | own
+
+
+@pytest.fixture
+def run(values: Values, tmp_path: Path) -> Callable[..., Path | None]:
+    def start(name: str, max_minutes: float | None = None, **settings: Any) -> Path | None:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values | {"experiment_id": name} | settings), "utf-8")
+        return train("lora", path, max_minutes=max_minutes)
+
+    return start
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_it_begins_as_the_base_and_trains_little(values: Values) -> None:
+    lora = TASKS["lora"].build(parse_config(TASKS["lora"].config, values))
+    base_values = {key: value for key, value in values.items() if key not in ("rank", "lora_alpha")}
+    base = TASKS["c"].build(parse_config(TASKS["c"].config, base_values | {"dropout": 0.0}))
+    raw, draws = lora.feed.take(0), range(4)
+    one, other = (
+        task.loss("lora", task.prepare(raw, Draws(0, draws)), Draws(0, draws, 1), 0.0) for task in (lora, base)
+    )
+    assert torch.equal(one.value, other.value)
+    one.value.backward()
+    trained = {
+        name for phase in lora.phases for module in phase.modules.values() for name, _ in module.named_parameters()
+    }
+    attentions = sum(TINY.stage_c.trunk.down_depths) + sum(TINY.stage_c.trunk.up_depths)
+    assert len(trained) == 2 * 2 * attentions  # up and down, for what goes into each attention and for what comes out
+    assert all(parameter.grad is None for parameter in lora.network.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"precision": "bfloat16", "gradient_checkpointing": True},
+        {"train_tokens": [["[thing]", "^square</w>"], ["^red", None]]},
+    ],
+)
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(
+    run: Callable[..., Any], tmp_path: Path, settings: Values
+) -> None:
+    whole = run("whole", **settings)
+    assert run("parts", max_minutes=0.0, **settings) is None
+    run("parts", **settings | {"updates": 2})
+    parts = run("parts", **settings)
+    states = [files.load(tmp_path / "runs" / name / "state.safetensors") for name in ("whole", "parts")]
+    assert states[0].keys() == states[1].keys()
+    assert [name for name in states[0] if not torch.equal(states[0][name], states[1][name])] == []
+    assert (whole / "whole.safetensors").read_bytes() == (parts / "parts.safetensors").read_bytes()
+    assert not any("stage_c" in name or "channelwise.0.weight" in name for name in states[0] if "lora" not in name)
+    with Image.open(tmp_path / "runs" / "whole" / "preview-000004.png") as sheet:
+        assert sheet.size == (2 * 32, 2 * 32)  # two prompts, without and with the LoRA
+
+
+@pytest.mark.slow
+def test_what_is_written_is_what_was_trained(run: Callable[..., Any], values: Values, tmp_path: Path) -> None:
+    folder = run("x", train_tokens=[["[thing]", "^square</w>"]], updates=6)
+    adapter = Adapter.load(folder / "x.safetensors")
+    network = load_network("stage_c", Path(values["generator_checkpoint_path"]), dtype=torch.float32)
+    content = adapter.read({"stage_c": network}, lambda: ClipTokenizer.load(values["text_path"]))
+    state = files.load(tmp_path / "runs" / "x" / "state.safetensors")
+    for name, delta in content.deltas["stage_c"].by_site.items():
+        for factor in ("up", "down"):
+            trained = state[f"ema.lora._deltas.{name.replace('.', '/')}.{factor}"]
+            assert torch.equal(getattr(delta, factor).float(), trained.half().float())
+    assert content.tokens is not None
+    assert torch.equal(content.tokens.change.float(), state["ema.tokens.change"].half().float())
+    assert content.tokens.change.abs().max() > 0
+    assert files.load(folder / "x.safetensors")["weights.0.lora_down"].abs().max() > 0
+
+
+def test_only_the_trained_words_change(values: Values) -> None:
+    settings = values | {"train_tokens": [["[thing]", "^square</w>"], ["^red", None]]}
+    task = TASKS["lora"].build(parse_config(TASKS["lora"].config, settings))
+    vocabulary = task.vocabulary
+    table = vocabulary.tower.text_model.embeddings.token_embedding.weight
+    before = table.clone()
+    encoder = TextEncoder.load(values["text_path"], torch.float32)
+
+    def embed(text: str) -> torch.Tensor:
+        return vocabulary.embed(**vocabulary.read([text]))[0]
+
+    assert torch.allclose(embed("a blue square"), encoder.encode(["a blue square"], chunks=1).hidden, atol=1e-6)
+    assert torch.allclose(embed("a [thing]"), embed("a square"), atol=1e-5)  # its start is that token's vector
+    with torch.no_grad():
+        vocabulary.tokens.change.add_(1.0)
+    assert not torch.allclose(embed("a [thing]"), embed("a square"), atol=1e-2)
+    assert not torch.allclose(embed("red"), encoder.encode(["red"], chunks=1).hidden, atol=1e-2)
+    assert torch.allclose(embed("a blue square"), encoder.encode(["a blue square"], chunks=1).hidden, atol=1e-6)
+    assert torch.equal(table, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dora", "loha", "lokr"])
+def test_other_kinds_are_written_as_comfyui_reads_them(run: Callable[..., Any], kind: str) -> None:
+    folder = run("x", lora_type=kind, updates=2)
+    assert Adapter.load(folder / "x.safetensors").form in ("comfy", "kohya")
+
+
+@pytest.mark.slow
+def test_it_learns(run: Callable[..., Any], tmp_path: Path) -> None:
+    run("x", updates=60, lr=0.003, rank=8, lora_alpha=8, module_filters=[".attn", ".channelwise"])
+    curve = losses(tmp_path / "runs" / "x")
+    assert sum(curve[-2:]) / 2 < 0.9 * curve[0]
+
+
+def test_mistakes_are_told_with_what_there_is(run: Callable[..., Any], values: Values) -> None:
+    with pytest.raises(InputError, match=r"'\.atn' is in the name of no module .*there are "):
+        run("x", module_filters=[".atn"])
+    with pytest.raises(InputError, match=r"No token .* matches '\^zebra'"):
+        run("x", train_tokens=[["[thing]", "^zebra"]])
+    with pytest.raises(InputError, match="generator_checkpoint_path is missing"):
+        run("x", generator_checkpoint_path=None)
+    with pytest.raises(InputError, match="rank"):
+        run("x", rank=0)
