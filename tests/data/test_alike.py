@@ -107,7 +107,7 @@ def photograph(name: str) -> Image.Image:
     return image.resize((300, 300 * image.height // image.width), Image.Resampling.LANCZOS)
 
 
-@pytest.mark.parametrize("name", PHOTOGRAPHS)
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "grass"])
 def test_copies_of_photographs_are_told_from_others(name: str, tmp_path: Path) -> None:
     image = photograph(name)
     others = {other: photograph(other) for other in PHOTOGRAPHS if other != name}

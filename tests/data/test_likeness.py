@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import skimage.data
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy import ndimage
 
-from littlecascade.data.likeness import BLURRED, difference, fingerprint, mean_colour, reduced, sharpness, small
+from littlecascade.data.likeness import BLURRED, fingerprint, mean_colour, reduced, sharpness
 
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
 

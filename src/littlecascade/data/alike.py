@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import tempfile
 import warnings
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations, islice
 from typing import Any
 
@@ -35,8 +36,11 @@ _TINT = 8  # levels by which a channel of the mean colour may be off, once both 
 _BRIGHTER = 1.35  # times that a copy may be as bright
 _MOST = 64  # pictures that one is compared with
 
+_HALF = np.uint64(32)  # bits
+_WAITING = 1 << 16  # pairs that come more than once are sorted out of so many at once
+
 _Hashes = np.ndarray[Any, np.dtype[np.uint64]]
-_Colours = np.ndarray[Any, np.dtype[np.uint32]]
+_Colours = _Numbers = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 def alike(
@@ -49,26 +53,51 @@ def alike(
     """
     if not len(fingerprints):
         return
-    marks = np.empty(len(fingerprints), dtype=[("hash", np.uint64), ("colour", np.uint32)])
-    marks["hash"], marks["colour"] = fingerprints, colours
-    kinds, kind_of, counts = np.unique(marks, return_inverse=True, return_counts=True)
-    near: defaultdict[int, set[int]] = defaultdict(set)
-    for one, other in _close_pairs(kinds["hash"], kinds["colour"], DISTANCE):
-        near[one].add(other)
-        near[other].add(one)
-    worth = counts > 1
-    worth[list(near)] = True
+    kinds, kind_of = _kinds(np.asarray(fingerprints, np.uint64), np.asarray(colours, np.uint32))
+    near = _Neighbours(_close_pairs(*kinds, DISTANCE), len(kinds[0]))
     firsts: defaultdict[int, list[int]] = defaultdict(list)  # of the groups, by the kind of their first member
-    groups: dict[int, list[int]] = {}
-    for index in np.flatnonzero(worth[kind_of]).tolist():
+    groups: dict[int, array[int]] = {}
+    for index in np.flatnonzero((near.counts + (np.bincount(kind_of) > 1))[kind_of]).tolist():
         kind = int(kind_of[index])
-        candidates = (first for other in (kind, *sorted(near.get(kind, ()))) for first in firsts[other])
+        candidates = (first for other in (kind, *near.of(kind)) for first in firsts.get(other, ()))
         found = next((first for first in islice(candidates, _MOST) if same(first, index)), None)
         if found is None:
             firsts[kind].append(index)
         else:
-            groups.setdefault(found, [found]).append(index)
-    yield from (groups[first] for first in sorted(groups))
+            groups.setdefault(found, array("I", [found])).append(index)
+    yield from (groups[first].tolist() for first in sorted(groups))
+
+
+def _kinds(hashes: _Hashes, colours: _Colours) -> tuple[tuple[_Hashes, _Colours], _Numbers]:
+    """The distinct pairs of a hash and a colour, and which of them each picture has."""
+    order = np.lexsort((colours, hashes))
+    hashes, colours = hashes[order], colours[order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (colours[1:] != colours[:-1])
+    kind_of = np.empty(len(order), dtype=np.uint32)
+    kind_of[order] = np.cumsum(new, dtype=np.uint32) - 1
+    return (hashes[new], colours[new]), kind_of
+
+
+class _Neighbours:
+    """Of each kind the others that are near, out of pairs that may come more than once."""
+
+    def __init__(self, pairs: Iterable[tuple[_Numbers, _Numbers]], kinds: int) -> None:
+        found, waiting = np.empty(0, np.uint64), list[_Hashes]()
+        for one, other in pairs:
+            first, second = one.astype(np.uint64), other.astype(np.uint64)
+            waiting += [first << _HALF | second, second << _HALF | first]
+            if sum(map(len, waiting)) > max(_WAITING, len(found)):
+                found, waiting = np.unique(np.concatenate([found, *waiting])), []
+        found = np.unique(np.concatenate([found, *waiting]))
+        self._others = found.astype(np.uint32)  # the lower half of each
+        self.counts = np.bincount((found >> _HALF).astype(np.int64), minlength=kinds).astype(np.uint32)
+        self._ends = np.cumsum(self.counts, dtype=np.uint32)
+
+    def of(self, kind: int) -> list[int]:
+        """Those that are near, in rising order."""
+        end = int(self._ends[kind])
+        return self._others[end - int(self.counts[kind]) : end].tolist()
 
 
 class Comparison:
@@ -118,8 +147,8 @@ def _decoded(sample: Sample) -> Small | None:
         return None
 
 
-def _close_pairs(hashes: _Hashes, colours: _Colours, distance: int) -> Iterator[tuple[int, int]]:
-    """Indices of pairs of hashes at most `distance` bits apart and of about the same colour; some come more than once.
+def _close_pairs(hashes: _Hashes, colours: _Colours, distance: int) -> Iterator[tuple[_Numbers, _Numbers]]:
+    """Pairs of places of hashes at most `distance` bits apart and of about the same colour; some come more than once.
 
     The bits are dealt out to distance + 2 blocks. Differing bits can spoil `distance` of them at the most, so that such
     a pair has two equal blocks: only hashes that share two blocks are compared.
@@ -127,18 +156,19 @@ def _close_pairs(hashes: _Hashes, colours: _Colours, distance: int) -> Iterator[
     blocks = distance + 2
     masks = [sum(1 << bit for bit in range(block, BITS, blocks)) for block in range(blocks)]
     for one, other in combinations(masks, 2):
-        keys = hashes & np.uint64(one | other)
-        order = np.argsort(keys, kind="stable")
-        keys, ordered = keys[order], hashes[order]
-        places = np.arange(len(order) - 1)
-        step = 1
-        while len(places := places[keys[places] == keys[places + step]]):
+        mask = np.uint64(one | other)
+        order = np.argsort(hashes & mask).astype(np.uint32)
+        ordered = hashes[order]
+        step, places = 1, np.flatnonzero(ordered[1:] & mask == ordered[:-1] & mask)
+        while len(places):
             close = places[_within(ordered[places] ^ ordered[places + step], distance)]
             first, second = order[close], order[close + step]
             alike = _of_one_colour(colours[first], colours[second])
-            yield from zip(first[alike].tolist(), second[alike].tolist(), strict=True)
+            if alike.any():
+                yield first[alike], second[alike]
             step += 1
             places = places[places < len(order) - step]
+            places = places[ordered[places] & mask == ordered[places + step] & mask]
 
 
 def _within(differences: _Hashes, distance: int) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -150,10 +150,11 @@ def _doubles(looks: Looks) -> Iterator[Finding]:
     decoded = np.flatnonzero(np.asarray(looks.widths))
     digests = np.frombuffer(looks.digests, dtype=f"S{DIGEST}")[decoded]
     _, firsts, digest_of = np.unique(digests, return_index=True, return_inverse=True)
-    originals = firsts[digest_of]
-    for place in np.flatnonzero(originals != np.arange(len(decoded))).tolist():
-        yield Finding(Kind.COPY, names[decoded[place]], f"the same file as {names[decoded[originals[place]]]}")
-    unlike = decoded[np.sort(firsts)]
+    originals = decoded[firsts[digest_of]]
+    for copy, original in zip(decoded.tolist(), originals.tolist(), strict=True):
+        if copy != original:
+            yield Finding(Kind.COPY, names[copy], f"the same file as {names[original]}")
+    unlike = np.unique(originals)
     fingerprints, colours = (np.asarray(column)[unlike] for column in (looks.fingerprints, looks.colours))
     with Comparison(Made(len(unlike), lambda place: looks.samples[unlike[place]])) as same:
         for group in alike(fingerprints, colours, same):

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from array import array
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 import numpy as np
 
-from littlecascade.data.lazy import Lazy
+from littlecascade.data.lazy import Lazy, Made
 from littlecascade.data.pipes import Pipe
 from littlecascade.data.remote import RemoteFile
 from littlecascade.data.tars import decode_name
 
 TAR = ".tar"
+_BLOCK = 128  # names that are packed together
+_END = "\0"  # of a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,33 +36,35 @@ class File:
 
 
 class Names(Lazy[str]):
-    """Texts one behind the other in memory: each takes its length in UTF-8 and 8 bytes."""
+    """Texts in the order in which they came, packed: names that resemble their neighbours take a few bytes each."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._text, self._ends = bytearray(), array("Q")
+        self._blocks: list[bytes] = []
+        self._rest: list[str] = []
+        self._open: tuple[int, list[str]] = (-1, [])  # the number of the block that was asked for last, and its names
         for name in names:
             self.append(name)
 
     def append(self, name: str) -> None:
         """Add one behind the others. Whatever a system gives as a name comes back the same."""
-        self._text += name.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._text))
+        self._rest.append(name.replace(_END, "\ufffd"))
+        if len(self._rest) == _BLOCK:
+            self._blocks.append(zlib.compress(_END.join(self._rest).encode("utf-8", "surrogatepass"), 1))
+            self._rest = []
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._blocks) * _BLOCK + len(self._rest)
 
     def item(self, index: int) -> str:
         """The item with an index that is in range."""
-        start = self._ends[index - 1] if index else 0
-        return self._text[start : self._ends[index]].decode("utf-8", "surrogatepass")
-
-    def sorted(self) -> Names:
-        """The same in the order of their code points."""
-        longest = max((end - start for start, end in zip([0, *self._ends[:-1]], self._ends, strict=True)), default=0)
-        encoded = (name.encode("utf-8", "surrogatepass") for name in self)
-        ordered = np.fromiter(encoded, dtype=f"S{max(1, longest)}", count=len(self))
-        ordered.sort()
-        return Names(name.decode("utf-8", "surrogatepass") for name in ordered)
+        number, place = divmod(index, _BLOCK)
+        if number == len(self._blocks):
+            return self._rest[place]
+        opened, names = self._open
+        if opened != number:
+            names = zlib.decompress(self._blocks[number]).decode("utf-8", "surrogatepass").split(_END)
+            self._open = number, names
+        return names[place]
 
 
 class Folder(Lazy[File]):
@@ -72,46 +75,68 @@ class Folder(Lazy[File]):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._names, self._sizes = Names(), array("Q")
-        self._walk("")
+        self._names = Names(_walk(root))
+        self.names = Made(len(self._names), lambda index: printable(self._names[index]))
 
     def __len__(self) -> int:
         return len(self._names)
 
     def item(self, index: int) -> File:
         """The item with an index that is in range."""
-        name = self._names[index]
-        return File(printable(name), self.root / name, self._sizes[index])
+        path = self.root / self._names[index]
+        try:
+            size = path.stat().st_size
+        except OSError:  # gone since
+            size = -1
+        return File(self.names[index], path, size)
 
-    def tars(self) -> Iterator[File]:
-        """The tar files among them."""
-        return (self[place] for place, name in enumerate(self._names) if name.endswith(TAR))
 
-    def _walk(self, below: str) -> None:
-        for name in _visible(self.root / below).sorted():
-            path = below + name
-            with suppress(FileNotFoundError, PermissionError):  # gone since, or a link to nowhere
-                status = (self.root / path).lstat()
-                if S_ISDIR(status.st_mode):
-                    self._walk(f"{path}/")
-                    continue
-                if S_ISLNK(status.st_mode):
-                    status = (self.root / path).stat()
-                if S_ISREG(status.st_mode):
-                    self._names.append(path)
-                    self._sizes.append(status.st_size)
+def names_of(files: Sequence[File]) -> Sequence[str]:
+    """The name of each file."""
+    return files.names if isinstance(files, Folder) else [file.name for file in files]
 
 
 def tars_of(files: Sequence[File]) -> list[File]:
     """The tar files among some."""
-    return list(files.tars()) if isinstance(files, Folder) else [file for file in files if file.is_tar]
+    return [files[place] for place, name in enumerate(names_of(files)) if name.endswith(TAR) and files[place].is_tar]
 
 
-def _visible(folder: Path) -> Names:
-    """The names in a folder, in no order, without those that begin with a dot."""
-    with suppress(PermissionError), os.scandir(folder) as entries:
-        return Names(entry.name for entry in entries if not entry.name.startswith("."))
-    return Names()
+def _walk(root: Path, below: str = "") -> Iterator[str]:
+    """The paths of the files below a folder, in order."""
+    for name in _visible(root / below):
+        path = below + name
+        kind = _kind(root / path)
+        if S_ISDIR(kind):
+            yield from _walk(root, f"{path}/")
+        elif S_ISREG(kind):
+            yield path
+
+
+def _visible(folder: Path) -> Iterator[str]:
+    """The names in a folder, in the order of their code points, without those that begin with a dot."""
+    try:
+        with os.scandir(folder) as entries:
+            names = Names(entry.name for entry in entries if not entry.name.startswith("."))
+    except OSError:
+        return
+    longest = max((len(name.encode("utf-8", "surrogatepass")) for name in names), default=1)
+    encoded = (name.encode("utf-8", "surrogatepass") for name in names)
+    ordered = np.fromiter(encoded, dtype=f"S{longest}", count=len(names))
+    ordered.sort()
+    for name in ordered:
+        yield name.decode("utf-8", "surrogatepass")
+
+
+def _kind(path: Path) -> int:
+    """The mode of a file, of a folder, or of what a link to a file leads to; 0 for anything else."""
+    try:
+        kind = path.lstat().st_mode
+        if not S_ISLNK(kind):
+            return kind
+        kind = path.stat().st_mode
+    except OSError:  # it is gone, or a link that leads nowhere
+        return 0
+    return 0 if S_ISDIR(kind) else kind
 
 
 def printable(name: str) -> str:

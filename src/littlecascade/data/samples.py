@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from littlecascade.data.files import File, Names
+from littlecascade.data.files import File, Names, names_of
 from littlecascade.data.lazy import Lazy
 from littlecascade.data.pipes import Pipe
 from littlecascade.data.remote import RemoteFile
@@ -76,29 +76,36 @@ class Sample:
         return value
 
 
-class LooseFiles(Lazy[tuple[str, Member]]):
-    """Files as members: each has a name, and is the whole of it."""
+class Members(Lazy[Member]):
+    """Members, and the names that they have in their folder or tar."""
 
-    def __init__(self, files: Sequence[File]) -> None:
-        self._files = files
+    names: Sequence[str]
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.names)
 
-    def item(self, index: int) -> tuple[str, Member]:
+
+class LooseFiles(Members):
+    """Files, each the whole of a member."""
+
+    def __init__(self, files: Sequence[File]) -> None:
+        self.names, self._files = names_of(files), files
+
+    def item(self, index: int) -> Member:
         """The item with an index that is in range."""
         file = self._files[index]
         if isinstance(file.path, Pipe):
             raise InputError(f"{str(file.path)!r} can only be read from end to end: write what it gives to a file.")
-        return file.name, Member(file.path, 0, file.size)
+        return Member(file.path, 0, file.size)
 
 
-class TarMembers(Lazy[tuple[str, Member]]):
-    """Members of one tar, each in the length of its name and 24 bytes."""
+class TarMembers(Members):
+    """Members of one tar."""
 
     def __init__(self, file: Path | RemoteFile) -> None:
         self._file = file
-        self._names, self._offsets, self._sizes = Names(), array("Q"), array("Q")
+        self.names = self._names = Names()
+        self._offsets, self._sizes = array("Q"), array("Q")
 
     def append(self, entry: Entry) -> None:
         """Add one behind the others."""
@@ -106,12 +113,9 @@ class TarMembers(Lazy[tuple[str, Member]]):
         self._offsets.append(entry.offset)
         self._sizes.append(entry.size)
 
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def item(self, index: int) -> tuple[str, Member]:
+    def item(self, index: int) -> Member:
         """The item with an index that is in range."""
-        return self._names[index], Member(self._file, self._offsets[index], self._sizes[index])
+        return Member(self._file, self._offsets[index], self._sizes[index])
 
 
 class Group(Lazy[Sample]):
@@ -121,9 +125,9 @@ class Group(Lazy[Sample]):
     a `._name` beside each file. prefix: what the samples' names begin with.
     """
 
-    def __init__(self, members: Sequence[tuple[str, Member]], prefix: str = "") -> None:
+    def __init__(self, members: Members, prefix: str = "") -> None:
         self._members, self._prefix = members, prefix
-        keys, places = _by_suffix(members)
+        keys, places = _by_suffix(members.names)
         _, first = np.unique(keys[0], return_index=True)
         first.sort()
         stems = keys[0][first]
@@ -135,18 +139,19 @@ class Group(Lazy[Sample]):
 
     def item(self, index: int) -> Sample:
         """The item with an index that is in range."""
-        name, picture = self._members[int(self._pictures[index])]
-        return Sample(self._prefix + name, picture, *(self._sidecar(col[index]) for col in (self._texts, self._fields)))
+        picture, text, fields = (int(column[index]) for column in (self._pictures, self._texts, self._fields))
+        name = self._prefix + self._members.names[picture]
+        return Sample(name, self._members[picture], self._sidecar(text), self._sidecar(fields))
 
     def unused(self) -> Iterator[str]:
         """The names of the members that belong to no sample."""
         used = np.zeros(len(self._members) + 1, dtype=bool)  # the last for `_NONE`
         for places in (self._pictures, self._texts, self._fields):
             used[places] = True
-        return (self._prefix + self._members[place][0] for place in np.flatnonzero(~used[:-1]).tolist())
+        return (self._prefix + self._members.names[place] for place in np.flatnonzero(~used[:-1]).tolist())
 
-    def _sidecar(self, place: np.int32) -> Member | None:
-        return None if place == _NONE else self._members[int(place)][1]
+    def _sidecar(self, place: int) -> Member | None:
+        return None if place == _NONE else self._members[place]
 
 
 class Samples(Lazy[Sample]):
@@ -180,16 +185,16 @@ def is_hidden(name: str) -> bool:
     return PurePosixPath(name.replace("\\", "/")).name.startswith(".") or not name.strip("/\\")
 
 
-def _by_suffix(members: Sequence[tuple[str, Member]]) -> tuple[list[_Keys], list[_Places]]:
+def _by_suffix(names: Iterable[str]) -> tuple[list[_Keys], list[_Places]]:
     """Of the pictures, the texts and the fields, in their order: what stands for their stems, and their places."""
     kinds = dict.fromkeys(PICTURE_SUFFIXES, 0) | {suffix: kind for kind, suffix in enumerate(SIDECAR_SUFFIXES, 1)}
     keys, places = [array("q") for _ in range(3)], [array("i") for _ in range(3)]
-    for place, (name, _) in enumerate(members):
+    for place, name in enumerate(names):
         stem, suffix = stem_and_suffix(name)
         if suffix in kinds and not is_hidden(name):
             keys[kinds[suffix]].append(hash(stem))  # 64 bits: two of a million stems share them once in 10^7 times
             places[kinds[suffix]].append(place)
-    return [np.array(column, np.int64) for column in keys], [np.array(column, np.int32) for column in places]
+    return [np.asarray(column) for column in keys], [np.asarray(column) for column in places]
 
 
 def _last(keys: _Keys, places: _Places, wanted: _Keys) -> _Places:

@@ -62,7 +62,7 @@ def _tar(file: File) -> _Surveyed:
         else:
             problems.append(item)
     named = {problem.name for problem in problems}
-    taken = {name for name, _ in members if name in named}
+    taken = {name for name in members.names if name in named}
     samples, others = _sort(Group(members, prefix=f"{file.path.name}/"))
     return samples, [*(_told(file.path.name, problem, taken) for problem in problems), *others]
 
