@@ -37,7 +37,7 @@ _BRIGHTER = 1.35  # times that a copy may be as bright
 _MOST = 64  # pictures that one is compared with
 
 _HALF = np.uint64(32)  # bits
-_WAITING = 1 << 16  # pairs that come more than once are sorted out of so many at once
+_WAITING = 1 << 14  # pairs that come more than once are sorted out of so many at once
 
 _Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 _Colours = _Numbers = np.ndarray[Any, np.dtype[np.uint32]]

@@ -173,16 +173,25 @@ class Samples(Lazy[Sample]):
 def stem_and_suffix(name: str) -> tuple[str, str]:
     """A member's path without its suffix, and the suffix in lower case.
 
-    >>> stem_and_suffix("deep\\\\a.b.JPG")
-    ('deep/a.b', '.jpg')
+    >>> stem_and_suffix("deep\\\\a.b.JPG"), stem_and_suffix("./a"), stem_and_suffix("deep/.a")
+    (('deep/a.b', '.jpg'), ('a', ''), ('deep/.a', ''))
     """
-    path = PurePosixPath(name.replace("\\", "/"))
-    return str(path.with_suffix("")) if path.name else "", path.suffix.lower()
+    path = name.replace("\\", "/")
+    if "./" in path or "//" in path:
+        path = str(PurePosixPath(path))
+    start = path.rfind("/") + 1
+    dot = path.rfind(".")
+    return (path[:dot], path[dot:].lower()) if start < dot < len(path) - 1 else (path, "")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a member's name begins with a dot, or there is none."""
-    return PurePosixPath(name.replace("\\", "/")).name.startswith(".") or not name.strip("/\\")
+    """Whether a member's name begins with a dot, or there is none.
+
+    >>> is_hidden("deep/._a.jpg"), is_hidden("a.jpg")
+    (True, False)
+    """
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return not last or last.startswith(".")
 
 
 def _by_suffix(names: Iterable[str]) -> tuple[list[_Keys], list[_Places]]:
