@@ -22,6 +22,7 @@ from littlecascade.data.outcome import Named, Report
 from littlecascade.data.render import Rendering
 from littlecascade.data.shards import Limit, Target
 from littlecascade.data.sources import find_samples
+from littlecascade.data.stream import Example, Lane, StreamConfig, find_shards
 from littlecascade.errors import InputError
 
 SMALL = Settings(Rendering(fit=Fit(32)))
@@ -351,6 +352,17 @@ def jpeg(seed: int) -> bytes:
     return buffer.getvalue()
 
 
+def streamed(place: str) -> list[tuple[str, str, bytes]]:
+    """Name, caption and picture of what training gets of a place, in order."""
+    lane = Lane(StreamConfig(find_shards(place), shuffle=0, epochs=1), 0, 1)
+    outcomes = [outcome for outcome, *_ in lane.made(lambda example: example)]
+    return [(example.name, example.caption, example.picture) for example in outcomes if isinstance(example, Example)]
+
+
+def indexed(place: str) -> list[tuple[str, str, bytes]]:
+    return [(sample.name, " ".join(sample.captions()), sample.picture.read()) for sample in find_samples(place)]
+
+
 def test_the_forks_tool_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes into a folder, which it then puts as a whole into a tar inside of it."""
     monkeypatch.chdir(tmp_path)
@@ -364,6 +376,8 @@ def test_the_forks_tool_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [sample.name for sample in samples] == ["output.tar/output/001.jpg", "output.tar/output/002.jpg"]
     assert samples[1].picture.read() == jpeg(2)
     assert samples[1].captions() == ["Futurism, postapocalyptic, city, desolated"]
+    stems = [(name.replace(".jpg", ""), *rest) for name, *rest in indexed("file:output/output.tar")]
+    assert streamed("file:output/output.tar") == stems
 
 
 def test_the_official_layout_is_read(tmp_path: Path) -> None:
@@ -380,6 +394,8 @@ def test_the_official_layout_is_read(tmp_path: Path) -> None:
     assert [sample.name for sample in samples] == [f"dataset.tar/dataset/{number:04}.jpg" for number in range(3)]
     assert samples[2].captions() == ["a photo of 2"]
     assert samples[2].metadata() == {"aesthetic_score": 6, "nsfw_probability": 0.001}
+    place = f"file:{tmp_path / 'dataset.tar'}"
+    assert streamed(place) == [(name.replace(".jpg", ""), *rest) for name, *rest in indexed(place)]
 
 
 def test_img2dataset_is_read(tmp_path: Path) -> None:
@@ -407,4 +423,5 @@ def test_img2dataset_is_read(tmp_path: Path) -> None:
     ]
     assert samples[3].captions() == ["a caption"]
     assert samples[3].metadata()["width"] == 48
+    assert streamed(str(tmp_path)) == [(name.replace(".jpg", ""), *rest) for name, *rest in indexed(str(tmp_path))]
     assert run(tmp_path, tmp_path / "again.tar").written == 4
