@@ -9,6 +9,7 @@ import tarfile
 import time
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from PIL import Image, ImageFilter
 from littlecascade.data.build import Settings, build
 from littlecascade.data.captions import Wording
 from littlecascade.data.fit import Fit
-from littlecascade.data.outcome import Report
+from littlecascade.data.outcome import Named, Report
 from littlecascade.data.render import Rendering
 from littlecascade.data.shards import Limit, Target
 from littlecascade.data.sources import find_samples
+from littlecascade.data.stream import Example, Lane, StreamConfig, find_shards
 from littlecascade.errors import InputError
 
 SMALL = Settings(Rendering(fit=Fit(32)))
@@ -42,6 +44,14 @@ def fill(folder: Path, count: int) -> Path:
 
 def run(source: Path, output: Path, settings: Settings = SMALL, shard_size: str | None = None, **options) -> Report:
     return build(str(source), Target.of(output, shard_size), settings, **{"workers": 1, **options})
+
+
+def stored(report: Report) -> dict[str, Any]:
+    return json.loads("".join(report.json()))
+
+
+def plain(found: Named) -> dict[str, list[tuple[str, str]]]:
+    return {kind: list(problems) for kind, problems in found.items()}
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -83,7 +93,7 @@ def test_a_sample_is_a_picture_its_captions_and_what_is_known_of_it(tmp_path: Pa
     assert Image.open(io.BytesIO(found["000001.png"])).tobytes() == expected.tobytes()
     (sample,) = find_samples(str(tmp_path / "out.tar"))
     assert (sample.captions(), sample.metadata()["width"]) == (["[x], ein Bär", "[x], ein Tier"], 20)
-    assert json.loads((tmp_path / "out.report.json").read_text("utf-8")) == json.loads(json.dumps(report.to_json()))
+    assert json.loads((tmp_path / "out.report.json").read_text("utf-8")) == stored(report)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +144,7 @@ def test_shards_of_bytes_are_as_full_as_they_can_be(tmp_path: Path) -> None:
 def test_a_stopped_build_goes_on_with_the_first_shard_that_is_missing(tmp_path: Path) -> None:
     source, output = fill(tmp_path / "in", 12), tmp_path / "out"
     (source / "003.png").write_bytes(b"broken")
-    whole = run(source, output, shard_size="3").to_json()
+    whole = stored(run(source, output, shard_size="3"))
     expected = contents(output)
     journal = output / ".build.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
@@ -148,7 +158,7 @@ def test_a_stopped_build_goes_on_with_the_first_shard_that_is_missing(tmp_path: 
         (output / ".00001.tar.part").write_bytes(b"half")
         report = run(source, output, shard_size="3")
         assert report.kept == 1
-        assert report.to_json() == whole
+        assert stored(report) == whole
         assert contents(output) == expected
         assert (output / "00000.tar").stat().st_mtime_ns == first
         assert not list(output.glob("*.part"))
@@ -229,10 +239,10 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
         "damaged": ["000.png", "001.png"],
         "small": ["002.png"],
     }
-    assert report.left_out["small"] == [("002.png", "12x36")]
-    assert report.notes["enlarged"] == [("003.png", "48x36 to 200x150")]
+    assert list(report.left_out["small"]) == [("002.png", "12x36")]
+    assert list(report.notes["enlarged"]) == [("003.png", "48x36 to 200x150")]
     assert [name for name, _ in report.notes["blurred"]] == ["soft.png"]
-    assert report.notes["uncaptioned"] == [("soft.png", "")]
+    assert list(report.notes["uncaptioned"]) == [("soft.png", "")]
     dropped = run(source, tmp_path / "b.tar", Settings(Rendering(fit=Fit(200), smallest=20, drop_blurred=True)))
     assert dropped.written == 1
     assert [name for name, _ in dropped.left_out["blurred"]] == ["soft.png"]
@@ -266,23 +276,23 @@ def test_of_pictures_that_look_alike_the_largest_is_kept(tmp_path: Path) -> None
     picture(1).save(source / "z-same.webp", quality=90)
     reported = run(source, tmp_path / "a.tar")
     assert reported.written == 5
-    assert reported.copies == [["001.png", "z-large.jpg", "z-same.webp"]]
+    assert list(reported.copies) == [["001.png", "z-large.jpg", "z-same.webp"]]
     settings = Settings(SMALL.rendering, drop_copies=True)
     report = run(source, tmp_path / "b", settings, shard_size="2")
-    assert report.left_out == {
+    assert plain(report.left_out) == {
         "duplicate": [("001.png", "looks like z-large.jpg"), ("z-same.webp", "looks like z-large.jpg")]
     }
-    assert report.copies == []
+    assert list(report.copies) == []
     sources = [sample.metadata()["source"] for sample in find_samples(str(tmp_path / "b"))]
     assert sources == ["000.png", "002.png", "z-large.jpg"]
-    assert run(source, tmp_path / "b", settings, shard_size="2").to_json() == report.to_json()
+    assert stored(run(source, tmp_path / "b", settings, shard_size="2")) == stored(report)
 
 
 def test_plain_areas_of_other_colours_are_no_copies(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name, colour in (("a", "red"), ("b", "navy"), ("c", "red"), ("d", "white")):
         Image.new("RGB", (40, 30), colour).save(tmp_path / "in" / f"{name}.png")
-    assert run(tmp_path / "in", tmp_path / "o.tar").copies == [["a.png", "c.png"]]
+    assert list(run(tmp_path / "in", tmp_path / "o.tar").copies) == [["a.png", "c.png"]]
 
 
 def test_captions_of_a_table(tmp_path: Path) -> None:
@@ -291,7 +301,7 @@ def test_captions_of_a_table(tmp_path: Path) -> None:
     report = run(source, tmp_path / "o.tar", Settings(SMALL.rendering, captions=str(tmp_path / "t.csv")))
     assert [sample.captions() for sample in find_samples(str(tmp_path / "o.tar"))] == [["zero"], [], ["two"]]
     assert report.unused == ["2"]
-    assert report.notes["uncaptioned"] == [("001.png", "")]
+    assert list(report.notes["uncaptioned"]) == [("001.png", "")]
     (tmp_path / "t.csv").write_text("file,caption\n000,zero\n")
     with pytest.raises(InputError, match="has changed"):
         run(source, tmp_path / "o.tar", Settings(SMALL.rendering, captions=str(tmp_path / "t.csv")))
@@ -342,6 +352,17 @@ def jpeg(seed: int) -> bytes:
     return buffer.getvalue()
 
 
+def streamed(place: str) -> list[tuple[str, str, bytes]]:
+    """Name, caption and picture of what training gets of a place, in order."""
+    lane = Lane(StreamConfig(find_shards(place), shuffle=0, epochs=1), 0, 1)
+    outcomes = [outcome for outcome, *_ in lane.made(lambda example: example)]
+    return [(example.name, example.caption, example.picture) for example in outcomes if isinstance(example, Example)]
+
+
+def indexed(place: str) -> list[tuple[str, str, bytes]]:
+    return [(sample.name, " ".join(sample.captions()), sample.picture.read()) for sample in find_samples(place)]
+
+
 def test_the_forks_tool_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes into a folder, which it then puts as a whole into a tar inside of it."""
     monkeypatch.chdir(tmp_path)
@@ -355,6 +376,8 @@ def test_the_forks_tool_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [sample.name for sample in samples] == ["output.tar/output/001.jpg", "output.tar/output/002.jpg"]
     assert samples[1].picture.read() == jpeg(2)
     assert samples[1].captions() == ["Futurism, postapocalyptic, city, desolated"]
+    stems = [(name.replace(".jpg", ""), *rest) for name, *rest in indexed("file:output/output.tar")]
+    assert streamed("file:output/output.tar") == stems
 
 
 def test_the_official_layout_is_read(tmp_path: Path) -> None:
@@ -371,6 +394,8 @@ def test_the_official_layout_is_read(tmp_path: Path) -> None:
     assert [sample.name for sample in samples] == [f"dataset.tar/dataset/{number:04}.jpg" for number in range(3)]
     assert samples[2].captions() == ["a photo of 2"]
     assert samples[2].metadata() == {"aesthetic_score": 6, "nsfw_probability": 0.001}
+    place = f"file:{tmp_path / 'dataset.tar'}"
+    assert streamed(place) == [(name.replace(".jpg", ""), *rest) for name, *rest in indexed(place)]
 
 
 def test_img2dataset_is_read(tmp_path: Path) -> None:
@@ -398,4 +423,5 @@ def test_img2dataset_is_read(tmp_path: Path) -> None:
     ]
     assert samples[3].captions() == ["a caption"]
     assert samples[3].metadata()["width"] == 48
+    assert streamed(str(tmp_path)) == [(name.replace(".jpg", ""), *rest) for name, *rest in indexed(str(tmp_path))]
     assert run(tmp_path, tmp_path / "again.tar").written == 4

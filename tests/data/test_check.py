@@ -91,6 +91,16 @@ def test_every_kind_of_problem_is_found(tmp_path: Path) -> None:
     }
 
 
+def test_pictures_that_look_alike_are_no_problem(tmp_path: Path) -> None:
+    likeness = noise(0).resize((128, 128), Image.Resampling.BICUBIC)
+    members = {"a.png": encoded(noise(0)), "b.jpg": encoded(likeness, "JPEG", quality=90), "a.txt": b"a", "b.txt": b"b"}
+    report = check(lay(tmp_path, members), SQUARE, words)
+    assert found(report) == {"b.jpg": ["look-alike: looks like a.png"]}
+    assert report.clean
+    (tmp_path / "c.png").write_bytes(encoded(noise(1)))
+    assert not check(str(tmp_path), SQUARE, words).clean
+
+
 def test_captions_may_stand_in_json(tmp_path: Path) -> None:
     members = {f"{seed}.png": encoded(noise(seed)) for seed in range(7)}
     members |= {

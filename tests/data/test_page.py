@@ -62,7 +62,7 @@ def picture(colour: str) -> bytes:
 
 
 def seen(name: str, captions: str) -> Look:
-    return Look(name, Measures((640, 480), b"", 0, (0, 0, 0), 99.0), captions, (5,), True, ())
+    return Look(name, Measures((640, 480), b"", 0, 0, 99.0), captions, (5,), True, ())
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ def add_check(actions: Any, **keywords: Any) -> Parser:
         "check",
         help="say what is in a data set and what is wrong with it",
         description="Look at every sample of a data set: whether it decodes, its size, its caption, its doubles. "
-        "The exit status is 0 if all is well, 1 if there are problems, 2 if nothing can be read.",
+        "The exit status is 0 if all is well, 1 if there are problems, 2 if nothing can be read. Pictures that look "
+        "alike, and members that belong to no sample, are named, but are no problems.",
         **keywords,
     )
     _add_wanted(parser)
@@ -165,7 +166,8 @@ def _findings(report: Report, width: int) -> Iterator[str]:
     for kind in Kind:
         found = report.of(kind)
         if found:
-            yield _row(f"{kind} ({len(found):,})", [_said(finding) for finding in found], width)
+            label = f"{kind} ({len(found):,})" if kind.is_problem else f"note: {kind} ({len(found):,})"
+            yield _row(label, [_said(finding) for finding in found], width)
 
 
 def _said(finding: Finding) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,9 +20,11 @@ from pathlib import Path
 from PIL import Image, ImageColor
 from tqdm import tqdm
 
+from littlecascade.data.alike import Comparison, alike
 from littlecascade.data.captioner import Captioner
 from littlecascade.data.captions import SIDECAR, TABLES, WAYS, Table, Wording
-from littlecascade.data.outcome import Findings, Named, Report, copies
+from littlecascade.data.lazy import Made
+from littlecascade.data.outcome import Findings, Report, named
 from littlecascade.data.render import FORMATS, Marks, Refused, Rendered, Rendering, in_order, measure, render
 from littlecascade.data.shards import Done, Journal, Line, ShardWriter, Target, write_whole
 from littlecascade.data.sources import Sample, find_samples
@@ -110,9 +113,7 @@ def build(source: str, target: Target, settings: Settings, *, workers: int, over
     Raises `InputError` if there is nothing to build from, if what is at the target is not of this build (unless
     `overwrite`), or if captions can't be had. If no picture can be used, there is a report and no shard.
     """
-    samples = [sample for sample in find_samples(source) if not target.owns(sample.picture.file)]
-    if not samples:
-        raise InputError(f"{source!r} holds nothing but the shards that are to be built: name a folder of pictures.")
+    samples = find_samples(source, skip=lambda tar: target.owns(tar.path))
     given, unused = _given(settings, samples)
     plan = _plan(samples, target, settings)
     begun = None if overwrite else _begun(source, target, plan)
@@ -140,13 +141,13 @@ def build(source: str, target: Target, settings: Settings, *, workers: int, over
         settings=plan["settings"],
         shards=shards,
         kept=len(done),
-        left_out=_by_kind(findings.left_out, samples),
-        notes=_by_kind(findings.notes, samples),
-        copies=[[samples[index].name for index in group] for group in findings.copies()],
+        left_out=named(findings.left_out, samples),
+        notes=named(findings.notes, samples),
+        copies=_copies(findings, samples),
         unused=unused,
         path=target.beside("report.json"),
     )
-    write_whole(report.path, json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+    write_whole(report.path, report.json())
     return report
 
 
@@ -199,26 +200,36 @@ def _survey(samples: Sequence[Sample], settings: Settings, workers: int) -> list
     """Where copies are to be dropped: the number of each that is, and of the one like it that is kept, the largest."""
     if not settings.drop_copies:
         return []
-    marks: list[Marks] = []
-    numbers: list[int] = []
-    found = in_order(measure, samples, settings.working, workers)
+    numbers, fingerprints, colours, sizes = array("I"), array("Q"), array("I"), array("Q")
+    found = in_order(measure, samples, len(samples), settings.working, workers)
     for index, mark in enumerate(tqdm(found, "comparing", len(samples), unit=" pictures", disable=None)):
         if mark is not None:
             numbers.append(index)
-            marks.append(mark)
+            fingerprints.append(mark.fingerprint)
+            colours.append(mark.colour)
+            sizes.append(mark.pixels)
     dropped: list[tuple[int, int]] = []
-    for group in copies([mark.fingerprint for mark in marks], [mark.colour for mark in marks]):
-        kept = max(group, key=lambda place: (marks[place].pixels, -place))
-        dropped += [(numbers[place], numbers[kept]) for place in group if place != kept]
+    with Comparison(Made(len(numbers), lambda place: samples[numbers[place]])) as same:
+        for group in alike(fingerprints, colours, same):
+            kept = max(group, key=lambda place: (sizes[place], -place))
+            dropped += [(numbers[place], numbers[kept]) for place in group if place != kept]
     return dropped
+
+
+def _copies(findings: Findings, samples: Sequence[Sample]) -> Sequence[Sequence[str]]:
+    """The names of those that were written and are copies of one another."""
+    sources = findings.sources
+    with Comparison(Made(len(sources), lambda place: samples[sources[place]])) as same:
+        groups = [array("I", group) for group in alike(findings.fingerprints, findings.colours, same)]
+    return Made(len(groups), lambda number: [samples[sources[place]].name for place in groups[number]])
 
 
 def _outcomes(
     samples: Sequence[Sample], begin: int, dropped: dict[int, int], settings: Settings, workers: int
 ) -> Iterator[Item]:
     """What becomes of each sample from number `begin` on, in order."""
-    rest = [sample for index, sample in enumerate(samples) if index >= begin and index not in dropped]
-    rendered = in_order(render, rest, settings.working, workers)
+    rest = (samples[index] for index in range(begin, len(samples)) if index not in dropped)
+    rendered = in_order(render, rest, len(samples) - begin, settings.working, workers)
     with tqdm(total=len(samples), initial=begin, desc="building", unit=" pictures", disable=None) as bar:
         for index in range(begin, len(samples)):
             if index in dropped:
@@ -284,7 +295,7 @@ def _shards(
             while item is not None:
                 index, outcome = item
                 if isinstance(outcome, Refused):
-                    found.left_out.append((index, outcome.kind, outcome.detail))
+                    found.refused(index, outcome.kind, outcome.detail)
                 elif writer.add(f"{count + 1:06}", outcome.members):
                     found.written(index, outcome.marks, outcome.notes)
                     count += 1
@@ -294,11 +305,3 @@ def _shards(
             shard = writer.close(end if item is None else item[0]) if writer.samples else None
         yield shard, found
         number += 1
-
-
-def _by_kind(problems: Iterable[tuple[int, str, str]], samples: Sequence[Sample]) -> Named:
-    """Problems by kind, with the names of their sources."""
-    named: Named = {}
-    for index, kind, detail in problems:
-        named.setdefault(kind, []).append((samples[index].name, detail))
-    return named

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from littlecascade.data.sources import Sample
+from littlecascade.data.samples import Sample
 from littlecascade.errors import InputError, suggest
 
 SIDECAR, NAME, FOLDER = "sidecar", "name", "folder"

@@ -1,7 +1,7 @@
 """What is in a data set and what is wrong with it: every sample is looked at once and held against what is wanted.
 
 Threads do the looking: Pillow and hashlib let them run side by side, as fast as processes do and without their start.
-Pictures are let go at once, so that memory grows by no more than about 2 KB for each.
+Pictures are let go at once: of each, its captions, its problems and about 100 bytes are kept.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from littlecascade.data.alike import Comparison, alike
 from littlecascade.data.buckets import OFFICIAL, Buckets, parse_ratios
 from littlecascade.data.findings import Finding, Kind
-from littlecascade.data.likeness import BLURRED, near
-from littlecascade.data.look import Look, Measures, look
-from littlecascade.data.sources import Sample
+from littlecascade.data.lazy import Made
+from littlecascade.data.likeness import BLURRED
+from littlecascade.data.look import DIGEST, Look, Looks, Measures, look
+from littlecascade.data.samples import Sample
 from littlecascade.data.summary import Summary
 from littlecascade.data.survey import survey
 
@@ -65,7 +68,7 @@ class Report:
     @property
     def clean(self) -> bool:
         """Whether nothing found is a problem."""
-        return all(finding.kind is Kind.LEFT_OUT for finding in self.findings)
+        return not any(finding.kind.is_problem for finding in self.findings)
 
     @cached_property
     def summary(self) -> Summary:
@@ -91,13 +94,13 @@ def check(
     `survey` does.
     """
     samples, findings = survey(where)
-    looks: list[Look] = []
+    looks = Looks(samples)
     with warnings.catch_warnings(), tqdm(total=len(samples), desc="checking", unit="picture", disable=None) as bar:
         warnings.simplefilter("ignore")  # Pillow's, about files that it can read
         for seen in _in_order(samples, partial(look, count_tokens=count_tokens, thumbnail=thumbnail is not None)):
             if thumbnail is not None:
                 thumbnail(seen.thumbnail)
-            looks.append(replace(seen, thumbnail=b""))
+            looks.append(seen)
             bar.update()
     findings += [*_faults(looks, wanted), *_doubles(looks)]
     order = list(Kind)
@@ -141,19 +144,19 @@ def _shortcomings(name: str, measures: Measures, wanted: Wanted) -> Iterator[Fin
         yield Finding(Kind.BLURRED, name, f"sharpness {measures.sharpness:.1f}, under {BLURRED:g}")
 
 
-def _doubles(looks: Sequence[Look]) -> Iterator[Finding]:
+def _doubles(looks: Looks) -> Iterator[Finding]:
     """Pictures whose file, or whose look, is that of one before them."""
-    first: dict[bytes, str] = {}
-    unlike: list[tuple[str, Measures]] = []
-    for seen in looks:
-        if seen.measures is None:
-            continue
-        if original := first.get(seen.measures.digest):
-            yield Finding(Kind.COPY, seen.name, f"the same file as {original}")
-        else:
-            first[seen.measures.digest] = seen.name
-            unlike.append((seen.name, seen.measures))
-    fingerprints = [measures.fingerprint for _, measures in unlike]
-    for group in near(fingerprints, colours=[measures.colour for _, measures in unlike]):
-        original, *others = (unlike[index][0] for index in group)
-        yield from (Finding(Kind.ALIKE, name, f"looks like {original}") for name in others)
+    names = Made(len(looks), lambda index: looks.samples[index].name)
+    decoded = np.flatnonzero(np.asarray(looks.widths))
+    digests = np.frombuffer(looks.digests, dtype=f"S{DIGEST}")[decoded]
+    _, firsts, digest_of = np.unique(digests, return_index=True, return_inverse=True)
+    originals = decoded[firsts[digest_of]]
+    for copy, original in zip(decoded.tolist(), originals.tolist(), strict=True):
+        if copy != original:
+            yield Finding(Kind.COPY, names[copy], f"the same file as {names[original]}")
+    unlike = np.unique(originals)
+    fingerprints, colours = (np.asarray(column)[unlike] for column in (looks.fingerprints, looks.colours))
+    with Comparison(Made(len(unlike), lambda place: looks.samples[unlike[place]])) as same:
+        for group in alike(fingerprints, colours, same):
+            original, *others = (names[unlike[place]] for place in group)
+            yield from (Finding(Kind.ALIKE, name, f"looks like {original}") for name in others)

@@ -19,7 +19,11 @@ class Kind(StrEnum):
     SMALL = "too small"
     CLASH = "name clash"
     LEFT_OUT = "left out"
-    """No problem, but worth knowing: a member that belongs to no sample."""
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether a data set should be mended: look-alikes may be meant, members of no sample do no harm."""
+        return self not in (Kind.ALIKE, Kind.LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,7 @@
-"""What a picture looks like, in two numbers: a hash that copies of it share, and how sharp it is."""
+"""What a picture looks like: a hash and a colour that copies of it share, how sharp it is, how far two differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,12 +15,15 @@ Of 20 sharp photographs and scans the softest has 65 and the median is 1,100; bl
 their median is 9, by 0.6 % 3.
 """
 LONGER_SIDE = 512
-_SAME_COLOUR = 12  # levels of each channel: compression and resizing change a mean colour by 8 at the most
+_GAP = 2.0  # what Pillow may shrink to by plain averages before it filters, in sizes of the result
+_BLACK, _WHITE = 4, 251  # levels beyond which brightening has cut values off
+_STIFF = 25  # of the fit: where a picture has less contrast than these levels squared, it is not changed much
+_GAIN, _OFFSET = 4 / 3, 30  # how much contrast and brightness (in levels) of copies may differ
 _FLAT = 2  # neighbours that differ by fewer grey levels count as equal, so that noise in a plain area is not seen
-
-
-Colour = tuple[int, int, int]
-"""Red, green and blue, 0 to 255."""
+SMALL_SHAPE = (32, 32, 3)
+Small = np.ndarray[Any, np.dtype[np.uint8]]
+"""A picture for `difference`, of `SMALL_SHAPE`."""
+Levels = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def reduced(image: Image.Image) -> Image.Image:
@@ -47,38 +48,9 @@ def fingerprint(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(brighter).tobytes())
 
 
-def mean_colour(image: Image.Image) -> Colour:
-    """The mean of all pixels."""
-    red, green, blue = np.asarray(image.convert("RGB").resize((1, 1), Image.Resampling.BOX))[0, 0].tolist()
-    return red, green, blue
-
-
-def near(fingerprints: Sequence[int], distance: int = 4, *, colours: Sequence[Colour] | None = None) -> list[list[int]]:
-    """Groups of two or more indices whose fingerprints differ in at most `distance` (0 to 16) bits.
-
-    Groups are linked: two members may be further apart if others lie between them. Each index is in one group at the
-    most; groups and their members are in rising order. With the pictures' mean `colours`, groups are divided further,
-    into pictures of about the colour of the first: one shape in several colours is no group.
-
-    >>> near([0b1000, 0b11110000, 0b1001, 0b11111111], distance=1)
-    [[0, 2]]
-    """
-    if not 0 <= distance <= 16:
-        raise ValueError(f"a distance of {distance} bits is not from 0 to 16")
-    if not fingerprints:
-        return []
-    hashes, owner = np.unique(np.array(fingerprints, dtype=np.uint64), return_inverse=True)
-    parents = list(range(len(hashes)))
-    for first, second in _close_pairs(hashes, distance):
-        one, other = _root(parents, first), _root(parents, second)
-        parents[max(one, other)] = min(one, other)
-    linked: dict[int, list[int]] = {}
-    for index, place in enumerate(owner.tolist()):
-        linked.setdefault(_root(parents, place), []).append(index)
-    groups = list(linked.values())
-    if colours is not None:
-        groups = sorted(part for group in groups for part in _by_colour(group, colours))
-    return [group for group in groups if len(group) > 1]
+def mean_colour(image: Image.Image) -> int:
+    """The mean of all pixels of an RGB picture, as 0xRRGGBB."""
+    return int.from_bytes(image.resize((1, 1), Image.Resampling.BOX, reducing_gap=_GAP).tobytes())
 
 
 def sharpness(image: Image.Image) -> float:
@@ -93,48 +65,51 @@ def sharpness(image: Image.Image) -> float:
     return float((around - 4 * levels[1:-1, 1:-1]).astype(np.float32).var())
 
 
-def _close_pairs(hashes: np.ndarray[Any, Any], distance: int) -> Iterator[tuple[int, int]]:
-    """Indices of all pairs of distinct hashes that are at most `distance` bits apart; some come more than once.
+def small(image: Image.Image) -> Small:
+    """An RGB picture of any shape, as (32, 32, 3) levels."""
+    return np.asarray(image.resize(SMALL_SHAPE[:2], Image.Resampling.BOX, reducing_gap=_GAP))
 
-    The bits are dealt out to distance + 2 blocks. Differing bits can spoil `distance` of them at the most, so that such
-    a pair has two equal blocks: only hashes that share two blocks are compared.
+
+def difference(one: Small, other: Small) -> float:
+    """By how many levels two pictures differ where neither is a lighter or slightly moved version of the other.
+
+    Each pixel but those at the edges is held against the range of its nine neighbours in the other picture, so that
+    cropping a little and resizing count for little, once one picture has the other's brightness and contrast. Of the
+    channels the one that differs most counts; of the pixels the root of the mean square; of the two ways to match
+    brightness the better.
+
+    >>> plain, spot = np.full(SMALL_SHAPE, 100, np.uint8), np.full(SMALL_SHAPE, 100, np.uint8)
+    >>> spot[8:16, 8:16] = 200
+    >>> difference(plain, plain + 25), difference(plain, spot) > 8
+    (0.0, True)
     """
-    blocks = distance + 2
-    masks = [sum(1 << bit for bit in range(block, BITS, blocks)) for block in range(blocks)]
-    for one, other in combinations(masks, 2):
-        keys = hashes & np.uint64(one | other)
-        order = np.argsort(keys, kind="stable")
-        keys, ordered = keys[order], hashes[order]
-        places = np.arange(len(order) - 1)
-        step = 1
-        while len(places := places[keys[places] == keys[places + step]]):
-            close = places[_within(ordered[places] ^ ordered[places + step], distance)]
-            yield from zip(order[close].tolist(), order[close + step].tolist(), strict=True)
-            step += 1
-            places = places[places < len(order) - step]
+    first, second = one.astype(np.float32), other.astype(np.float32)
+    return min(_unlike(_matched(first, second), second), _unlike(_matched(second, first), first))
 
 
-def _within(differences: np.ndarray[Any, Any], distance: int) -> np.ndarray[Any, Any]:
-    """Whether each number has at most `distance` bits set."""
-    for _ in range(distance):
-        differences = differences & (differences - np.uint64(1))  # clears the lowest bit
-    return differences == 0
+def _matched(one: Levels, other: Levels) -> Levels:
+    """One picture in the brightness and contrast of the other, by least squares where that is not cut off."""
+    counts = (other > _BLACK) & (other < _WHITE)
+    if not counts.any():
+        return one
+    x, y = one[counts], other[counts]
+    gain = ((x - x.mean()) * (y - y.mean())).mean() + _STIFF
+    gain = np.clip(gain / (x.var() + _STIFF), 1 / _GAIN, _GAIN)
+    return np.clip(one * gain + np.clip(y.mean() - gain * x.mean(), -_OFFSET, _OFFSET), 0, 255)
 
 
-def _by_colour(group: Sequence[int], colours: Sequence[Colour]) -> list[list[int]]:
-    parts: list[list[int]] = []
-    for index in group:
-        for part in parts:
-            if all(abs(a - b) <= _SAME_COLOUR for a, b in zip(colours[part[0]], colours[index], strict=True)):
-                part.append(index)
-                break
-        else:
-            parts.append([index])
-    return parts
+def _unlike(one: Levels, other: Levels) -> float:
+    beyond = np.maximum(_beyond(one, other), _beyond(other, one))
+    return float(np.sqrt((beyond.max(-1) ** 2).mean()))
 
 
-def _root(parents: list[int], index: int) -> int:
-    while parents[index] != index:
-        parents[index] = parents[parents[index]]
-        index = parents[index]
-    return index
+def _beyond(one: Levels, other: Levels) -> Levels:
+    """How far each pixel of one picture but for its edges lies outside the range of its neighbours in the other."""
+    inside = one[1:-1, 1:-1]
+    lowest, highest = _of_nine(other, np.minimum), _of_nine(other, np.maximum)
+    return np.maximum(np.maximum(inside - highest, lowest - inside), 0)
+
+
+def _of_nine(values: Levels, choose: Any) -> Levels:
+    rows = choose(choose(values[:-2], values[1:-1]), values[2:])
+    return choose(choose(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])

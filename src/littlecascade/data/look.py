@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,13 @@ from PIL import Image, UnidentifiedImageError
 from littlecascade.data import likeness
 from littlecascade.data.buckets import Size
 from littlecascade.data.captions import SIDECAR, captions_of
+from littlecascade.data.files import Names
+from littlecascade.data.lazy import Lazy
 from littlecascade.data.pictures import to_rgb, upright_size
-from littlecascade.data.sources import Member, Sample
+from littlecascade.data.samples import Member, Sample
 
 THUMBNAIL_SIDE = 160  # pixels
+DIGEST = 16  # bytes
 _THUMBNAIL_QUALITY = 60
 _LARGEST_PICTURE, _LARGEST_TEXT = 2**30, 2**20  # bytes that are read of a member
 _CAPTIONS_KEPT = 1000  # characters
@@ -28,13 +32,19 @@ _one_large = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Of a picture that can be decoded: its upright size, a hash of its file, and what `likeness` says of it."""
+    """Of a picture that can be decoded: its upright size, a hash of its file, and what `likeness` says of it.
+
+    digest: 16 bytes. colour: 0xRRGGBB.
+    """
 
     size: Size
     digest: bytes
     fingerprint: int
-    colour: likeness.Colour
+    colour: int
     sharpness: float
+
+
+_NOTHING = Measures((0, 0), bytes(DIGEST), 0, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,54 @@ class Look:
     described: bool
     faults: tuple[str, ...]
     thumbnail: bytes = b""
+
+
+class Looks(Lazy[Look]):
+    """Looks at samples, in the order of these, without thumbnails: each takes its captions' length and 60 bytes."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+        self.widths, self.heights, self.colours = array("I"), array("I"), array("I")  # 0 x 0 if it can't be decoded
+        self.fingerprints, self.digests, self.sharpness = array("Q"), bytearray(), array("f")
+        self._captions, self._described, self._faults = Names(), bytearray(), dict[int, tuple[str, ...]]()
+        self._tokens, self._ends = array("I"), array("Q")
+
+    def append(self, look: Look) -> None:
+        """Add the look at the next sample."""
+        measures = look.measures or _NOTHING
+        for column, value in zip((self.widths, self.heights), measures.size, strict=True):
+            column.append(value)
+        self.colours.append(measures.colour)
+        self.fingerprints.append(measures.fingerprint)
+        self.digests += measures.digest
+        self.sharpness.append(measures.sharpness)
+        if look.faults:
+            self._faults[len(self._captions)] = look.faults
+        self._captions.append(look.captions)
+        self._described.append(look.described)
+        self._tokens.extend(look.tokens)
+        self._ends.append(len(self._tokens))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def item(self, index: int) -> Look:
+        """The item with an index that is in range."""
+        measures = Measures(
+            (self.widths[index], self.heights[index]),
+            bytes(self.digests[index * DIGEST : (index + 1) * DIGEST]),
+            self.fingerprints[index],
+            self.colours[index],
+            self.sharpness[index],
+        )
+        return Look(
+            self.samples[index].name,
+            measures if self.widths[index] else None,
+            self._captions[index],
+            tuple(self._tokens[self._ends[index - 1] if index else 0 : self._ends[index]]),
+            bool(self._described[index]),
+            self._faults.get(index, ()),
+        )
 
 
 def look(sample: Sample, count_tokens: Callable[[str], int], *, thumbnail: bool = False) -> Look:
@@ -116,7 +174,7 @@ def _measure(content: bytes, *, thumbnail: bool) -> tuple[Measures, bytes]:
             grey = likeness.reduced(image)
             colour = likeness.mean_colour(image)
             small = _thumbnail(image) if thumbnail else b""
-    digest = hashlib.sha256(content).digest()
+    digest = hashlib.sha256(content).digest()[:DIGEST]
     return Measures(size, digest, likeness.fingerprint(grey), colour, likeness.sharpness(grey)), small
 
 

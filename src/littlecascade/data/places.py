@@ -26,10 +26,11 @@ from stat import S_ISREG
 from typing import BinaryIO
 
 from littlecascade.data import remote
+from littlecascade.data.files import File as File
+from littlecascade.data.files import Folder, printable
 from littlecascade.data.patience import MissingError
 from littlecascade.data.pipes import Pipe, parse_pipe
 from littlecascade.data.remote import RemoteFile
-from littlecascade.data.tars import decode_name
 from littlecascade.errors import InputError, suggest
 
 MOST_PLACES = 100_000
@@ -43,25 +44,11 @@ _SHOWN = 3  # places that `describe` names
 
 
 @dataclass(frozen=True)
-class File:
-    """A file of a place. name: below the folder that was named, parts joined by `/`. size: in bytes, -1 if unknown."""
-
-    name: str
-    path: Path | RemoteFile | Pipe
-    size: int
-
-    @property
-    def is_tar(self) -> bool:
-        """Whether its name is that of a tar file."""
-        return not isinstance(self.path, Pipe) and self.path.suffix == ".tar"
-
-
-@dataclass(frozen=True)
 class Found:
     """What a place stands for. groups: the files that were found together, each group in order of path."""
 
     place: str
-    groups: tuple[tuple[File, ...], ...]
+    groups: tuple[Sequence[File], ...]
 
     @property
     def files(self) -> list[File]:
@@ -214,13 +201,17 @@ def _resolve(place: str, allow_pipe: bool) -> Found:
         return Found(place, ((File(str(pipe), pipe, -1),),))
     if _is_url(place):
         return _resolve_remote(place)
-    groups: dict[tuple[Path, bool], list[File]] = {}
+    groups: dict[tuple[Path, bool], Sequence[File]] = {}
+    loose: dict[Path, list[File]] = {}
     for path in _complete(place):
-        whole = path.is_dir()
-        files = _walk(path) if whole else [_file(path)]
-        group = path if whole or files[0].is_tar else path.parent
-        groups.setdefault((group, whole), []).extend(files)
-    return Found(place, tuple(map(tuple, groups.values())))
+        if path.is_dir():
+            groups[path, True] = _folder(path)
+            continue
+        file = _file(path)
+        group = path if file.is_tar else path.parent
+        groups[group, False] = loose.setdefault(group, [])
+        loose[group].append(file)
+    return Found(place, tuple(groups.values()))
 
 
 def _complete(place: str) -> list[Path]:
@@ -287,20 +278,13 @@ def _file(path: Path) -> File:
         raise InputError(f"{path} can't be read: {error.strerror}.") from None
     if not S_ISREG(status.st_mode):
         raise InputError(f"{path} is neither a file nor a folder.")
-    return File(_printable(path.name), path, status.st_size)
+    return File(printable(path.name), path, status.st_size)
 
 
-def _walk(folder: Path) -> list[File]:
-    """The files below a folder but for hidden ones. Links to files are followed, links to folders are not."""
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise InputError(f"{folder} can't be read: you have no permission.")
-    files = sorted(entry for entry in folder.rglob("*") if entry.is_file() and not entry.name.startswith("."))
-    return [File(_printable(file.relative_to(folder).as_posix()), file, file.stat().st_size) for file in files]
-
-
-def _printable(name: str) -> str:
-    """The name, also where its bytes are no text in this system's encoding."""
-    return name if name.isprintable() else decode_name(os.fsencode(name))
+def _folder(path: Path) -> Folder:
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise InputError(f"{path} can't be read: you have no permission.")
+    return Folder(path)
 
 
 def _resolve_remote(place: str) -> Found:

@@ -9,7 +9,7 @@ import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -22,14 +22,13 @@ from PIL import Image, UnidentifiedImageError
 from littlecascade.data import likeness
 from littlecascade.data.captions import captions_of
 from littlecascade.data.fit import Fit, Fitted, fitted
-from littlecascade.data.sources import Sample
+from littlecascade.data.samples import Sample
 from littlecascade.errors import InputError
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _CHUNK = 4  # pictures that go to a worker at once
 _AHEAD = 3  # chunks that may wait, for each worker
 _MOST_WORKERS = 61  # that Windows can wait for
-_COARSE = 4  # times that a picture is shrunk before its mean colour is taken, which is quicker so
 _LARGEST = 1 << 30  # bytes of a picture's file
 
 T = TypeVar("T")
@@ -153,7 +152,7 @@ def _judged(picture: Fitted, digest: str, rendering: Rendering) -> _Fit | Refuse
             return Refused("blurred", notes["blurred"])
     if picture.enlarged:
         notes["enlarged"] = "{}x{} to {}x{}".format(*picture.original, *picture.image.size)
-    colour = int.from_bytes(bytes(likeness.mean_colour(picture.image.reduce(_COARSE))))
+    colour = likeness.mean_colour(picture.image)
     marks = Marks(likeness.fingerprint(grey), colour, picture.original[0] * picture.original[1])
     return _Fit(picture, digest, marks, notes)
 
@@ -166,14 +165,18 @@ def _encoded(image: Image.Image, rendering: Rendering) -> bytes:
 
 
 def in_order(
-    function: Callable[[Sample, Rendering], T], samples: Sequence[Sample], rendering: Rendering, workers: int
+    function: Callable[[Sample, Rendering], T],
+    samples: Iterable[Sample],
+    count: int,
+    rendering: Rendering,
+    workers: int,
 ) -> Iterator[T]:
-    """What a function at the top of a module makes of each sample, in order, computed by `workers` processes.
+    """What a function at the top of a module makes of each of `count` samples, in order, by `workers` processes.
 
     The workers run ahead by a bounded number. Where there is little to do, this process does it. Raises `InputError`
     if the system ends a worker.
     """
-    workers = min(workers, _MOST_WORKERS, len(samples) // (_CHUNK * _AHEAD))
+    workers = min(workers, _MOST_WORKERS, count // (_CHUNK * _AHEAD))
     if workers < 2:
         yield from (function(sample, rendering) for sample in samples)
         return

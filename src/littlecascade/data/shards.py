@@ -10,8 +10,9 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -179,10 +180,11 @@ def _whole(size: int) -> int:
     return -(-(size + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, pieces: Iterable[str]) -> None:
     """Write a text file under a temporary name, and rename it."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8", "replace", "\n")
+    with part.open("w", encoding="utf-8", errors="replace", newline="\n") as handle:
+        handle.writelines(pieces)
     part.replace(path)
 
 
@@ -195,9 +197,8 @@ class Journal:
     def __init__(self, target: Target, head: Line, done: Sequence[tuple[Done, Line]] = ()) -> None:
         """Begin it, with the shards that are kept."""
         self._path = target.journal
-        write_whole(
-            self._path, "".join([_line(head), *(_line({"shard": asdict(shard), **known}) for shard, known in done)])
-        )
+        lines = ({"shard": asdict(shard), **known} for shard, known in done)
+        write_whole(self._path, map(_line, chain([head], lines)))
 
     @staticmethod
     def read(target: Target) -> tuple[Line, list[tuple[Done, Line]]] | None:

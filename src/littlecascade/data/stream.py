@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, groupby, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from littlecascade.data.expressions import EvaluationError
@@ -27,7 +27,7 @@ from littlecascade.data.order import EpochOrder, derive_seed
 from littlecascade.data.pipes import Pipe
 from littlecascade.data.places import open_place, resolve
 from littlecascade.data.remote import RemoteFile
-from littlecascade.data.sources import PICTURE_SUFFIXES
+from littlecascade.data.samples import PICTURE_SUFFIXES, is_hidden, stem_and_suffix
 from littlecascade.data.tars import Entry, Problem, scan
 from littlecascade.errors import InputError
 
@@ -335,10 +335,9 @@ def _members(read: _Forwards, suffixes: Container[str]) -> Iterator[tuple[str, s
         if isinstance(member, Problem) and (member.fatal or not member.name):
             yield _DAMAGE, f"{member.name or 'it'} {member.reason}", member
             return
-        path = PurePosixPath(member.name.replace("\\", "/"))
-        suffix = path.suffix.lower().removeprefix(".")
-        if suffix in suffixes and not path.name.startswith("."):
-            yield str(path.with_suffix("")), suffix, member
+        stem, suffix = stem_and_suffix(member.name)
+        if suffix[1:] in suffixes and not is_hidden(member.name):
+            yield stem, suffix[1:], member
 
 
 def _pack(read: _Forwards, name: str, members: Iterable[tuple[str, str, Entry | Problem]]) -> Packed:

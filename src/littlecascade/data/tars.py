@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 BLOCK = 512
 LARGEST_EXTENSION = 1 << 20
@@ -102,7 +101,7 @@ class _Member:
 
 def _fault(member: _Member, seen: set[str]) -> str | None:
     path = member.name.replace("\\", "/")
-    parts = PurePosixPath(path).parts
+    parts = path.split("/")
     if member.kind in _WITHOUT_DATA:
         return f"is {_WITHOUT_DATA[member.kind]}"
     if member.sparse:
@@ -111,7 +110,7 @@ def _fault(member: _Member, seen: set[str]) -> str | None:
         return f"is of an unknown kind ({chr(member.kind)!r})"
     if ".." in parts or path.startswith("/") or re.match("[A-Za-z]:", path):
         return "has a name that leads out of its folder"
-    if not parts and not member.is_folder:
+    if not any(part.strip(".") for part in parts) and not member.is_folder:
         return "has no name"
     if member.name in seen and not member.is_folder:
         return "is there a second time"
@@ -159,9 +158,9 @@ def _header(read: Read, offset: int, size: int) -> bytes | None:
         said = "cut short" if offset else "not a whole, uncompressed tar file"
         raise _BrokenError(offset, f"is {said}: {len(block)} bytes stand at {offset:,} where a header has {BLOCK}")
     # The sum of all bytes, the field of the sum itself taken as spaces; old writers summed signed bytes.
-    rest = block[:148] + b" " * 8 + block[156:]
-    stored, unsigned = _octal(block[148:156]), sum(rest)
-    if stored != unsigned and stored != unsigned - 256 * sum(byte > 127 for byte in rest):
+    field = block[148:156]
+    stored, unsigned = _octal(field), sum(block) - sum(field) + 8 * ord(" ")
+    if stored != unsigned and stored != unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
         raise _BrokenError(offset, f"is not a whole, uncompressed tar file (no header at byte {offset:,})")
     return block
 

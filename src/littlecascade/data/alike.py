@@ -1,0 +1,186 @@
+"""Which of many pictures are copies of one another: re-encoded, resized, lightened or slightly cropped.
+
+Two looks at each: fingerprints and mean colours, which are kept of all pictures, say which pairs are worth comparing;
+then small versions of those two pictures are compared, so that icons of one shape are not taken for one another.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import warnings
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations, islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from littlecascade.data.likeness import BITS, SMALL_SHAPE, Small, difference, small
+from littlecascade.data.pictures import to_rgb
+from littlecascade.data.samples import Sample
+
+DISTANCE = 8
+"""Bits in which the fingerprints of copies differ at the most: more than 90 % of those that were cropped by 2 % of
+each side do."""
+DIFFERENCE = 8.0
+"""The `likeness.difference` of two pictures up to which they count as copies.
+
+Of 15,532 icons 324 have one that is called otherwise and differs by less, mostly since they are the same picture, or
+nearly ("man teacher", "teacher"). Of 17 photographs, copies that were encoded anew, resized or lightened by 15 % differ
+by less than 2, those that were cropped by 1 % of each side by less than 6, by 2 % all but one by less than 8.
+"""
+_TINT = 8  # levels by which a channel of the mean colour may be off, once both are equally bright
+_BRIGHTER = 1.35  # times that a copy may be as bright
+_MOST = 64  # pictures that one is compared with
+
+_HALF = np.uint64(32)  # bits
+_WAITING = 1 << 14  # pairs that come more than once are sorted out of so many at once
+
+_Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+_Colours = _Numbers = np.ndarray[Any, np.dtype[np.uint32]]
+
+
+def alike(
+    fingerprints: Sequence[int] | _Hashes, colours: Sequence[int] | _Colours, same: Callable[[int, int], bool]
+) -> Iterator[list[int]]:
+    """Groups of two or more indices of pictures that are copies of the first of their group, in rising order.
+
+    fingerprints, colours: what `likeness` says of each picture. same: whether two pictures are copies; it is only asked
+    about those that may be.
+    """
+    if not len(fingerprints):
+        return
+    kinds, kind_of = _kinds(np.asarray(fingerprints, np.uint64), np.asarray(colours, np.uint32))
+    near = _Neighbours(_close_pairs(*kinds, DISTANCE), len(kinds[0]))
+    firsts: defaultdict[int, list[int]] = defaultdict(list)  # of the groups, by the kind of their first member
+    groups: dict[int, array[int]] = {}
+    for index in np.flatnonzero((near.counts + (np.bincount(kind_of) > 1))[kind_of]).tolist():
+        kind = int(kind_of[index])
+        candidates = (first for other in (kind, *near.of(kind)) for first in firsts.get(other, ()))
+        found = next((first for first in islice(candidates, _MOST) if same(first, index)), None)
+        if found is None:
+            firsts[kind].append(index)
+        else:
+            groups.setdefault(found, array("I", [found])).append(index)
+    yield from (groups[first].tolist() for first in sorted(groups))
+
+
+def _kinds(hashes: _Hashes, colours: _Colours) -> tuple[tuple[_Hashes, _Colours], _Numbers]:
+    """The distinct pairs of a hash and a colour, and which of them each picture has."""
+    order = np.lexsort((colours, hashes))
+    hashes, colours = hashes[order], colours[order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (colours[1:] != colours[:-1])
+    kind_of = np.empty(len(order), dtype=np.uint32)
+    kind_of[order] = np.cumsum(new, dtype=np.uint32) - 1
+    return (hashes[new], colours[new]), kind_of
+
+
+class _Neighbours:
+    """Of each kind the others that are near, out of pairs that may come more than once."""
+
+    def __init__(self, pairs: Iterable[tuple[_Numbers, _Numbers]], kinds: int) -> None:
+        found, waiting = np.empty(0, np.uint64), list[_Hashes]()
+        for one, other in pairs:
+            first, second = one.astype(np.uint64), other.astype(np.uint64)
+            waiting += [first << _HALF | second, second << _HALF | first]
+            if sum(map(len, waiting)) > max(_WAITING, len(found)):
+                found, waiting = np.unique(np.concatenate([found, *waiting])), []
+        found = np.unique(np.concatenate([found, *waiting]))
+        self._others = found.astype(np.uint32)  # the lower half of each
+        self.counts = np.bincount((found >> _HALF).astype(np.int64), minlength=kinds).astype(np.uint32)
+        self._ends = np.cumsum(self.counts, dtype=np.uint32)
+
+    def of(self, kind: int) -> list[int]:
+        """Those that are near, in rising order."""
+        end = int(self._ends[kind])
+        return self._others[end - int(self.counts[kind]) : end].tolist()
+
+
+class Comparison:
+    """Whether two samples' pictures are copies. Each is decoded when it is first asked about; a file keeps the results.
+
+    It is a context manager, which removes the file. A picture that can't be read is a copy of none.
+    """
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+        self._places: dict[int, int | None] = {}
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def __enter__(self) -> Comparison:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __call__(self, one: int, other: int) -> bool:
+        """Whether the samples with these indices are copies."""
+        first, second = self._small(one), self._small(other)
+        return first is not None and second is not None and difference(first, second) <= DIFFERENCE
+
+    def _small(self, index: int) -> Small | None:
+        size = int(np.prod(SMALL_SHAPE))
+        if index not in self._places:
+            made = _decoded(self._samples[index])
+            self._places[index] = None if made is None else self._file.seek(0, io.SEEK_END)
+            if made is not None:
+                self._file.write(made.tobytes())
+        place = self._places[index]
+        if place is None:
+            return None
+        self._file.seek(place)
+        return np.frombuffer(self._file.read(size), dtype=np.uint8).reshape(SMALL_SHAPE)
+
+
+def _decoded(sample: Sample) -> Small | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters of them was told before
+            with Image.open(io.BytesIO(sample.picture.read())) as opened:
+                opened.draft(None, (2 * SMALL_SHAPE[1], 2 * SMALL_SHAPE[0]))
+                return small(to_rgb(opened))
+    except Exception:  # a broken file makes Pillow's decoders raise almost anything, and a server may be gone
+        return None
+
+
+def _close_pairs(hashes: _Hashes, colours: _Colours, distance: int) -> Iterator[tuple[_Numbers, _Numbers]]:
+    """Pairs of places of hashes at most `distance` bits apart and of about the same colour; some come more than once.
+
+    The bits are dealt out to distance + 2 blocks. Differing bits can spoil `distance` of them at the most, so that such
+    a pair has two equal blocks: only hashes that share two blocks are compared.
+    """
+    blocks = distance + 2
+    masks = [sum(1 << bit for bit in range(block, BITS, blocks)) for block in range(blocks)]
+    for one, other in combinations(masks, 2):
+        mask = np.uint64(one | other)
+        order = np.argsort(hashes & mask).astype(np.uint32)
+        ordered = hashes[order]
+        step, places = 1, np.flatnonzero(ordered[1:] & mask == ordered[:-1] & mask)
+        while len(places):
+            close = places[_within(ordered[places] ^ ordered[places + step], distance)]
+            first, second = order[close], order[close + step]
+            alike = _of_one_colour(colours[first], colours[second])
+            if alike.any():
+                yield first[alike], second[alike]
+            step += 1
+            places = places[places < len(order) - step]
+            places = places[ordered[places] & mask == ordered[places + step] & mask]
+
+
+def _within(differences: _Hashes, distance: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Whether each number has at most `distance` bits set."""
+    for _ in range(distance):
+        differences = differences & (differences - np.uint64(1))  # clears the lowest bit
+    return differences == 0
+
+
+def _of_one_colour(one: _Colours, other: _Colours) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Whether colours (0xRRGGBB) are about the same, one of them perhaps brighter."""
+    first, second = (colours[..., None] >> np.array([16, 8, 0], np.uint32) & 255 for colours in (one, other))
+    brighter = (first.sum(-1, keepdims=True) + 1) / (second.sum(-1, keepdims=True) + 1)
+    tint = np.abs(first - brighter * second).max(-1)
+    return (tint <= _TINT) & (np.abs(np.log(brighter[..., 0])) <= np.log(_BRIGHTER))
