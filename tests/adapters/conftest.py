@@ -12,7 +12,7 @@ from littlecascade.adapters.injection import Deltas
 from littlecascade.conditioning.clip import TextTower
 from littlecascade.conditioning.tokenizer import ClipTokenizer, train
 
-WORDS = ["a dog, a dogma and dogged snow", "a snail, snails and a snailish cat", "the red apple of a dogma"]
+WORDS = ["dog dogma dogged dogs", "snail snails snailish", "the red apple and a cat in snow"]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def stage_b(small_networks: ModuleType) -> nn.Module:
 @pytest.fixture
 def tower(small_networks: ModuleType) -> nn.Module:
     """A text tower whose table has as many vectors as `tokenizer` has tokens."""
-    config = small_networks.TextConfig(64, 2, 1, 12, vocab_size=556, positions=12)
+    config = small_networks.TextConfig(64, 2, 1, 12, vocab_size=546, positions=12)
     tower = TextTower(config)
     tower.load_state_dict(small_networks.weights("text", config))
     return tower.eval().requires_grad_(False)
@@ -37,7 +37,7 @@ def tower(small_networks: ModuleType) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> ClipTokenizer:
-    return train([text for text in WORDS for _ in range(20)], 556)
+    return train([text for text in WORDS for _ in range(20)], 546)
 
 
 def _filled(small_networks: ModuleType, role: str) -> nn.Module:
@@ -57,11 +57,12 @@ def predict() -> Callable[[nn.Module], Tensor]:
             return network(torch.randint(0, 500, (2, 9), generator=generator)).hidden
         config = network.config
         time = torch.tensor([0.8, 0.1])
-        x = torch.randn(2, config.trunk.in_channels, 4, 4, generator=generator)
+        side = network.smallest_side + 1
+        x = torch.randn(2, config.trunk.in_channels, side, side, generator=generator)
         pooled = torch.randn(2, 1, config.pooled_width, generator=generator)
         if name == "StageB":
             effnet = torch.randn(2, config.effnet_channels, 2, 2, generator=generator)
-            return network(x, time, **network.encode_conditions(effnet, pooled, size=(4, 4)))
+            return network(x, time, **network.encode_conditions(effnet, pooled, size=(side, side)))
         text = torch.randn(2, 5, config.text_width, generator=generator)
         return network(x, time, **network.encode_conditions(text, pooled))
 

@@ -75,13 +75,13 @@ def test_the_tower_reads_the_learned_vectors(tower: TextTower, tokenizer: ClipTo
     assert all(torch.equal(tensor, weights[name]) for name, tensor in tower.state_dict().items())
 
 
-@pytest.mark.parametrize("eos", [555, 2])
+@pytest.mark.parametrize("eos", [545, 2])
 def test_a_text_is_still_pooled_at_its_end(tokenizer: ClipTokenizer, eos: int) -> None:
     """Old configurations look for the largest id, and learned tokens have larger ones."""
     from littlecascade.conditioning.clip import TextConfig
 
-    tower = TextTower(TextConfig(64, 2, 1, 12, vocab_size=556, positions=12, eos_token_id=eos))
-    ids = torch.tensor([[554, 5, 556, 7, 555, 555]])
+    tower = TextTower(TextConfig(64, 2, 1, 12, vocab_size=546, positions=12, eos_token_id=eos))
+    ids = torch.tensor([[544, 5, 546, 7, 545, 545]])
     assert tower._end(ids).tolist() == [4]
 
 
@@ -127,7 +127,7 @@ def test_two_adapters_add_their_own(tower: TextTower, tokenizer: ClipTokenizer) 
     ("pairs", "wrong"),
     [
         ([("[x]", "^dgo")], r"No token of the vocabulary matches '\^dgo'. There are d"),
-        ([("^snale", None)], "There are snail"),
+        ([("^snale", None)], "There are snai, snail, "),
         ([("[x]", "(")], "no regular expression"),
         ([("snail", "^dog")], r"is not new.*'\[name\]'"),
         ([("[x]", None), ("[x]", None)], "already"),

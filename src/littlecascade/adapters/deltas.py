@@ -34,7 +34,7 @@ class Delta(nn.Module):
     def __init__(self, alpha: float | None, dropout: float = 0.0) -> None:
         """alpha: the change is scaled by alpha over the rank; None makes that 1. dropout: of x, in training."""
         super().__init__()
-        self._alpha = alpha
+        self.given_alpha = alpha
         self.dropout = dropout
 
     @property
@@ -50,7 +50,7 @@ class Delta(nn.Module):
     @property
     def alpha(self) -> float:
         """What is divided by the rank to give `scale`."""
-        return float(self.rank) if self._alpha is None else self._alpha
+        return float(self.rank) if self.given_alpha is None else self.given_alpha
 
     @property
     def scale(self) -> float:
@@ -300,7 +300,7 @@ class LoKr(Delta):
         if len(rows) % FUSED:
             raise InputError(f"A LoKr whose first factor has {len(rows)} rows can't be cut into three matrices.")
         shared = {name: getattr(self, name).detach() for name in self.FACTORS if getattr(self, name) is not None}
-        return [type(self)(shared | {split: part}, self._alpha) for part in rows.chunk(FUSED)]
+        return [type(self)(shared | {split: part}, self.given_alpha) for part in rows.chunk(FUSED)]
 
 
 class Parts(Delta):

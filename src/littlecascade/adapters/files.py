@@ -238,7 +238,9 @@ def save(
     path, notes, tokens = Path(path), {}, content.tokens
     if form == "official":
         tensors, notes["module_filters"] = official.encode(content.deltas, networks)
-        if tokens is not None and tokenizer is not None:
+        if tokens is not None:
+            if tokenizer is None:
+                raise ValueError("tokens of the official format are numbered by a tokenizer: give it")
             own, notes["train_tokens"] = official.encode_tokens(tokens, tokenizer)
             tensors |= own
     elif form == "embedding":

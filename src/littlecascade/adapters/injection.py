@@ -52,7 +52,7 @@ class Deltas(nn.Module):
         for name, site in select(network, filters).items():
             weight = network.get_parameter(site.parameter).flatten(1)
             delta = KINDS[kind].create(weight, rank, generator, site.fused)
-            delta._alpha, delta.dropout = alpha, dropout
+            delta.given_alpha, delta.dropout = alpha, dropout
             deltas[name] = delta.to(weight.device, torch.float32)
         return cls(deltas)
 

@@ -144,12 +144,13 @@ def report(results: Sequence[Result], cascade: Cascade) -> None:
 
 
 def _adapters(args: Namespace) -> dict[str, Any]:
-    """What the options `--lora` ask for, if there are any."""
-    if args.adapters is None:
+    """What the options `--lora` ask for, if the command takes them and there are any."""
+    asked = vars(args).get("adapters")
+    if asked is None:
         return {}
-    from littlecascade import Adapter
+    from littlecascade.adapters.files import Adapter
 
-    return {"adapters": [Adapter.load(path, scale=scale, steps=steps) for path, scale, steps in args.adapters]}
+    return {"adapters": [Adapter.load(path, scale=scale, steps=steps) for path, scale, steps in asked]}
 
 
 def _plot(args: Namespace, job: Job) -> Plot:

@@ -106,7 +106,7 @@ def _token(text: str) -> tuple[str, str | None]:
 
 
 def _adapter(path: Path, args: Namespace) -> Adapter:
-    from littlecascade import Adapter
+    from littlecascade.adapters.files import Adapter
 
     return Adapter.load(path, tokens=args.tokens, filters=args.filters)
 
@@ -134,7 +134,7 @@ def _convert(args: Namespace) -> int:
 
 
 def _merge(args: Namespace) -> int:
-    from littlecascade import Adapter
+    from littlecascade.adapters.files import Adapter
     from littlecascade.pipelines.lora import merge_adapters
 
     adapters = [Adapter.load(path, scale=scale, steps=steps) for path, scale, steps in args.adapters]

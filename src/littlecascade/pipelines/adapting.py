@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -85,6 +86,7 @@ def outlines(model: Model) -> dict[str, nn.Module]:
     return {role: outline(role, _config(model, role)) for role in ADAPTED if role in model.inventory.parts}
 
 
+@cache
 def preset_outlines(size: str) -> dict[str, nn.Module]:
     """Those of a named size."""
     return {role: outline(role, getattr(PRESETS[size], role)) for role in ADAPTED}
