@@ -33,12 +33,13 @@ from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "emoji"))
 
-from emoji_reference import Reference, thing
+from emoji_reference import Reference, originals_of, thing
 from measures import Gallery, gradient_energy, grey, main_colour, small, within
 
 from littlecascade import Cascade
 from littlecascade.conditioning.prompts import escape
-from littlecascade.data.pixels import PixelCache, to_image, to_tensor
+from littlecascade.data.cache import Cache
+from littlecascade.data.pixels import to_image, to_tensor
 from littlecascade.training.tasks.common import psnr
 
 SEED = 0
@@ -90,12 +91,12 @@ def draw(cascade: Cascade, prompts: Sequence[str], label: str) -> Tensor:
     return _in_batches(one_batch, len(prompts), label)
 
 
-def reconstruct(cascade: Cascade, cache: PixelCache, rows: Sequence[int], label: str) -> Tensor:
+def reconstruct(cascade: Cascade, cache: Cache, rows: Sequence[int], label: str) -> Tensor:
     """The pictures of these rows through compressor, Stage B and Stage A."""
-    size = (cache.pixels.shape[-1], cache.pixels.shape[-2])
+    size = cache.rows[0].size
 
     def one_batch(start: int) -> Tensor:
-        encoded = cascade.encode([to_image(picture) for picture in cache.batch(rows[start : start + BATCH])])
+        encoded = cascade.encode([to_image(picture) for picture in originals_of(cache, rows[start : start + BATCH])])
         decoded = cascade.decode(encoded.latents, size=size, seed=SEED + start)
         return torch.stack([to_tensor(image) for image in decoded.images])
 
@@ -169,7 +170,7 @@ def measure(cascade: Cascade, reference: Reference, share: float) -> list[Figure
     names = reference.names(round(NAMES * share))
     words = list(reference.synonyms)[: round(WORDS * share)]
     pair_rows = reference.held_out_pairs(round(PAIRS * share))
-    pairs = [reference.held_out.fields[row] for row in pair_rows]
+    pairs = [reference.held_out.rows[row].fields for row in pair_rows]
     cascade.generate(names[0], seed=SEED)  # reads the weights, which is not drawing
     began = time.perf_counter()
     drawn = draw(cascade, names, "names")
@@ -177,7 +178,7 @@ def measure(cascade: Cascade, reference: Reference, share: float) -> list[Figure
     drawn_pairs = draw(cascade, [facts["name"] for facts in pairs], "pairs")
     drawn_words = draw(cascade, words, "words")
     rows = reference.pictures_of(names)
-    originals = reference.training.batch(rows)
+    originals = originals_of(reference.training, rows)
     whole = reconstruct(cascade, reference.training, rows, "reconstructions")
     whole_pairs = reconstruct(cascade, reference.held_out, pair_rows, "pairs' reconstructions")
     cascade.components.free("text", "stage_c", "stage_b")

@@ -1,6 +1,6 @@
-"""How long `littlecascade --help` and `import littlecascade` take, and which packages beyond Python's own they import.
+"""How long commands take that should be quick, and which packages beyond Python's own they import.
 
-python benchmarks/startup.py [--runs 10]
+python benchmarks/startup.py [--runs 10], in the folder of the repository
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import subprocess
 import sys
 import time
 
+CONFIG = "configs/training/finetune_c_1b.yaml"
 CASES = {
     "python alone": "pass",
     "import littlecascade": "import littlecascade",
     "littlecascade --help": "import littlecascade.cli.main as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass",
+    "littlecascade doctor": "import littlecascade.cli.main as cli\ncli.main(['doctor'])",
+    "doctor CONFIG": f"import littlecascade.cli.main as cli\ncli.main(['doctor', {CONFIG!r}])",
+    "train without its files": f"import littlecascade.cli.main as cli\ncli.main(['train', 'c', {CONFIG!r}])",
 }
 LIST_MODULES = "\nimport sys; print(*sorted(sys.modules), file=sys.stderr)"
 
@@ -24,7 +28,7 @@ def seconds(code: str, runs: int) -> list[float]:
     times = []
     for _ in range(runs + 1):
         begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         times.append(time.perf_counter() - begin)
     return times[1:]
 

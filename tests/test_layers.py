@@ -12,13 +12,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "littlecascade"
 
 LAYERS = [
-    {"errors", "recipe", "__version__"},
+    {"errors", "recipe", "checks", "__version__"},
     {"nn", "diffusion"},
     {"models"},
     {"checkpoint", "conditioning", "adapters", "memory"},
     {"presets"},
     {"pipelines", "data"},
     {"training"},
+    {"doctor"},
     {"cli", "ui"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -13,14 +13,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from littlecascade.adapters.files import Adapter
     from littlecascade.errors import InputError
     from littlecascade.pipelines.cascade import Cascade
     from littlecascade.pipelines.results import Result, StopDrawing, load_latents
 
 __version__ = "0.1.0"
-__all__ = ["Cascade", "InputError", "Result", "StopDrawing", "__version__", "load_latents"]
+__all__ = ["Adapter", "Cascade", "InputError", "Result", "StopDrawing", "__version__", "load_latents"]
 
 _HOMES = {
+    "Adapter": "littlecascade.adapters.files",
     "Cascade": "littlecascade.pipelines.cascade",
     "InputError": "littlecascade.errors",
     "Result": "littlecascade.pipelines.results",

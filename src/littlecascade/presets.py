@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from littlecascade.checkpoint import places
 from littlecascade.checkpoint.derive import structure
 from littlecascade.conditioning.clip import TextConfig, VisionConfig
 from littlecascade.errors import InputError, suggest
@@ -200,17 +201,15 @@ FULL = Preset(
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (TINY, LITE, FULL)}
 
-_OFFICIAL_NAMES = {"1B": "lite", "700M": "lite", "3.6B": "full", "3B": "full"}
-
 
 def find_preset(name: str) -> Preset:
     """The preset of a size, by our name or by the official `model_version` (Stage C: 1B, 3.6B; Stage B: 700M, 3B).
 
     Raises `InputError` for a name that is neither.
     """
-    own = _OFFICIAL_NAMES.get(name, name)
+    own = places.VERSIONS.get(name, name)
     if own not in PRESETS:
-        known = (*PRESETS, *_OFFICIAL_NAMES)
+        known = (*PRESETS, *places.VERSIONS)
         raise InputError(f"Unknown size {name!r}; there are {', '.join(known)}.{suggest(name, known)}")
     return PRESETS[own]
 

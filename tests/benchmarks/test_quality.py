@@ -188,9 +188,11 @@ def test_galleries_hold_the_right_pictures(reference):
 
 
 def test_pictures_and_pairs_are_picked_by_rule(reference):
-    styles = [reference.training.fields[row]["style"] for row in reference.pictures_of(["pie", "pie", "red apple"])]
+    styles = [
+        reference.training.rows[row].fields["style"] for row in reference.pictures_of(["pie", "pie", "red apple"])
+    ]
     assert styles == ["3d", "flat", "flat"]
-    pairs = [reference.held_out.fields[row] for row in reference.held_out_pairs(100)]
+    pairs = [reference.held_out.rows[row].fields for row in reference.held_out_pairs(100)]
     assert [(pair["name"], pair["style"]) for pair in pairs] == [("green apple", "flat"), ("red pie", "flat")]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from littlecascade.cli.files import plan_outputs, stem_of
-from littlecascade.data.pixels import open_picture
+from littlecascade.data.pictures import open_picture
 from littlecascade.errors import InputError
 
 

@@ -1,24 +1,13 @@
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-from littlecascade.data import pixels
-from littlecascade.data.pixels import cover, decode, pixel_cache, to_image, to_rgb, to_tensor
-from littlecascade.data.sources import Member, Sample, find_samples
-from littlecascade.errors import InputError
-
-
-def save(path: Path, image: Image.Image, **options: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **options)
-    return path
+from littlecascade.data.pictures import cover, to_rgb
+from littlecascade.data.pixels import to_image, to_tensor
 
 
 def reopened(image: Image.Image, kind: str, **options: object) -> Image.Image:
@@ -76,70 +65,3 @@ def test_tensors_and_pictures_are_each_others_inverse() -> None:
     assert tensor[1, 2, 3] == values[2, 3, 1] / np.float32(255)
     assert np.array_equal(np.asarray(to_image(tensor)), values)
     assert np.asarray(to_image(torch.tensor([-1.0, 2.0, 0.5]).view(3, 1, 1))).tolist() == [[[0, 255, 128]]]
-
-
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])
-def test_a_broken_picture_is_named(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"shard/a\.png can't be decoded"):
-        decode(Sample("shard/a.png", Member(path, 0, len(content))), 8)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three good pictures with captions, and two samples that can't be used."""
-    data = tmp_path / "data"
-    for number, colour in enumerate(((250, 0, 0), (0, 250, 0), (0, 0, 250))):
-        save(data / f"{number}.png", Image.new("RGB", (6, 4), colour))
-        (data / f"{number}.txt").write_text(f"one {number}\ntwo {number}\n")
-    (data / "00.png").write_bytes(b"broken")
-    save(data / "11.png", Image.new("RGB", (4, 4)))
-    (data / "11.json").write_text("{")
-    return data
-
-
-def test_the_cache_holds_what_can_be_read_and_names_the_rest(folder: Path, tmp_path: Path) -> None:
-    cache = pixel_cache(find_samples(str(folder)), 4, tmp_path / "cache")
-    assert len(cache) == len(cache.pixels) == 3
-    assert cache.captions == [[f"one {number}", f"two {number}"] for number in range(3)]
-    assert [line.split()[0].rstrip(":") for line in cache.broken] == ["00.png", "11.png"]
-    expected = torch.zeros(3, 4, 4)
-    expected[1] = 250 / 255
-    assert torch.allclose(cache.batch([1])[0], expected)
-
-
-def test_the_cache_is_used_again_until_data_or_size_change(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    def key(size: int = 4) -> str:
-        return pixel_cache(find_samples(str(folder)), size, tmp_path / "cache").key
-
-    first = key()
-    with monkeypatch.context() as patch:
-        patch.setattr(pixels, "_fill", None)
-        assert key() == first
-    assert key(size=2) != first
-    for name in ("1.png", "1.txt"):
-        before = key()
-        os.utime(folder / name, ns=(1, hash(name) % 1000))
-        assert key() != before
-    (folder / "2.png").unlink()
-    assert len(pixel_cache(find_samples(str(folder)), 4, tmp_path / "cache")) == 2
-
-
-def test_a_crash_while_filling_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    def crash(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    root = tmp_path / "cache"
-    with monkeypatch.context() as patch:
-        patch.setattr(Sample, "captions", crash)
-        with pytest.raises(KeyboardInterrupt):
-            pixel_cache(find_samples(str(folder)), 4, root)
-    assert list(root.iterdir()) == []
-    assert len(pixel_cache(find_samples(str(folder)), 4, root)) == 3
-
-
-def test_nothing_but_broken_pictures_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"None of the 1 pictures could be decoded; the first: a\.png"):
-        pixel_cache(find_samples(str(tmp_path / "a.png")), 4, tmp_path / "cache")

@@ -21,9 +21,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from littlecascade.data import patience, remote
-from littlecascade.data.pixels import pixel_cache
+from littlecascade.data.buckets import Buckets
+from littlecascade.data.cache import PIXELS, Cache
 from littlecascade.data.places import describe, open_place, resolve
 from littlecascade.data.sources import find_samples
+from littlecascade.data.table import Source
 from littlecascade.errors import InputError
 
 Port = int
@@ -206,11 +208,12 @@ def test_a_cache_is_made_anew_when_the_remote_file_changes(s3: Any, tmp_path: Pa
         s3.put_object(Bucket="pictures", Key="x.tar", Body=tar({"a.bmp": buffer.getvalue()}))
 
     def first_pixel() -> list[int]:
-        return pixel_cache(find_samples("s3://pictures/x.tar"), 8, tmp_path).pixels[0, :, 0, 0].tolist()
+        source = Source("x", find_samples("s3://pictures/x.tar"), Buckets(8, multiple=1))
+        return (Cache(source, [PIXELS], tmp_path).column("pixels", [0])[0, :, 0, 0] * 255).tolist()
 
     upload("red")
     assert [first_pixel(), first_pixel()] == [[255, 0, 0]] * 2
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("pixels-*"))) == 1
     upload("blue")
     assert first_pixel() == [0, 0, 255]
 

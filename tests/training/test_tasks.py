@@ -20,7 +20,8 @@ from littlecascade.errors import InputError
 from littlecascade.training.config import parse_config
 from littlecascade.training.draws import Draws
 from littlecascade.training.run import TASKS, train
-from littlecascade.training.tasks.captions import CaptionTable, keep
+from littlecascade.training.tasks.common import keep
+from littlecascade.training.tasks.stage_a import gradient_difference
 
 Runner = Callable[..., Path | None]
 
@@ -107,13 +108,48 @@ def test_training_from_a_checkpoint_takes_its_weights_and_the_runs_dropout(run: 
 @pytest.mark.slow
 def test_stage_c_learns_from_pictures_alone_too(run: Runner, made_up) -> None:
     task = TASKS["c"].build(parse_config(TASKS["c"].config, made_up["c"] | {"image_share": 0.6, "image_alone": 0.5}))
-    batch = task.fetch([0] * 400, Draws(0, range(400)))
-    empty = task.captions.embed([task.captions.empty]).hidden[0]
+    batch = task.prepare([0] * 400, Draws(0, range(400)))
+    empty = task.data.embed([""]).hidden[0]
     shown = batch["image"].flatten(1).any(1)
     silent = (batch["text"] == empty).flatten(1).all(1)
     assert 0.5 < shown.float().mean() < 0.7
     assert 0.4 < silent[shown].float().mean() < 0.65
     assert silent[~shown].float().mean() < 0.15  # text_dropout's share
+
+
+@pytest.mark.slow
+def test_noise_on_captions_is_as_strong_as_asked_and_never_on_the_empty_one(made_up) -> None:
+    settings = made_up["c"] | {"image_share": 0.0, "text_dropout": 0.2}
+    tasks = [TASKS["c"].build(parse_config(TASKS["c"].config, settings | {"text_noise": noise})) for noise in (0, 2)]
+    clean, noisy = (task.prepare([0] * 400, Draws(0, range(400))) for task in tasks)
+    silent = (clean["text"] == tasks[0].data.embed([""]).hidden).flatten(1).all(1)
+    assert 0.1 < silent.float().mean() < 0.3
+    for name in ("text", "pooled"):
+        strength = (noisy[name] - clean[name]).square().mean((1, 2)).sqrt() / clean[name].std((1, 2))
+        assert strength[silent].max() == 0
+        assert 0.4 < (strength[~silent] > 0).float().mean() < 0.6
+        assert strength.max() < 2.2  # 2, but for the noise's own deviation
+        assert strength[strength > 0].mean() == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.slow
+def test_a_decoder_trained_alone_keeps_the_latents(run: Runner, made_up, tmp_path: Path) -> None:
+    settings = {"adversarial_weight": 0.0, "ema_start_iters": 2}
+    first = run("a", "first", updates=2, **settings)
+    assert first is not None
+    settings |= {"decoder_only": True, "stage_a_checkpoint_path": str(first / "stage_a.safetensors")}
+    second = run("a", "second", updates=2, **settings)
+    assert second is not None
+    before, after = (load_network("stage_a", folder / "stage_a.safetensors") for folder in (first, second))
+    assert before.config == after.config
+    changed = {
+        name.split(".")[0]
+        for name, tensor in before.state_dict().items()
+        if not torch.equal(tensor, after.state_dict()[name])
+    }
+    assert changed == {"up_blocks", "out_block"}
+    with pytest.raises(InputError, match="name it as stage_a_checkpoint_path"):
+        run("a", "third", decoder_only=True)
 
 
 @pytest.mark.slow
@@ -143,7 +179,7 @@ def test_broken_pictures_are_counted_named_and_told(run: Runner, made_up, tmp_pa
     (tmp_path / "data" / "<b>.png").write_bytes(b"broken")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "data" / "good.png")
     run("compressor", "x", updates=1, webdataset_path=str(tmp_path / "data"))
-    assert "1 samples are left out, the first: <b>.png can't be decoded" in capsys.readouterr().err
+    assert "1 samples are left out, the first: <b>.png: it can't be decoded" in capsys.readouterr().err
     assert "<h2>1 left out of the data</h2><ul><li>&lt;b&gt;.png" in (tmp_path / "x" / "report.html").read_text()
 
 
@@ -165,22 +201,13 @@ def test_a_teacher_without_texts_or_with_too_few(run: Runner, made_up, tmp_path:
         run("text", "x", teacher_path=str(path))
 
 
-def test_captions_are_chosen_per_sample_and_dropped_at_the_given_rate(made_up, tmp_path: Path) -> None:
-    encoder = TextEncoder.load(made_up["c"]["text_path"], torch.float32)
-    table = CaptionTable([["a red square", "something red"], [], ["a blue square"]], encoder, tmp_path)
-    assert len(table.cache) == 4  # the three captions, and the empty prompt first
-    draws = Draws(0, range(400))
-    chosen = torch.tensor(table.choose([0] * 400, draws, dropout=0.0))
-    assert chosen.unique().tolist() == [2, 3]
-    assert (chosen == 2).float().mean() == pytest.approx(0.5, abs=0.1)
-    assert table.choose([1, 2], Draws(0, [0, 1]), dropout=0.0) == [0, 1]
-    dropped = torch.tensor(table.choose([2] * 400, Draws(1, range(400)), dropout=0.25))
-    assert (dropped == table.empty).float().mean() == pytest.approx(0.25, abs=0.07)
-    expected = encoder.encode(["a blue square"], chunks=1)
-    embedded = table.embed([3, 1])
-    assert embedded.hidden.shape == (2, *expected.hidden.shape[1:])
-    assert torch.allclose(embedded.hidden[1:], expected.hidden, atol=2e-3)
-    assert torch.allclose(embedded.pooled[1:], expected.pooled, atol=2e-3)
+def test_gradient_difference_by_hand() -> None:
+    edge, blurred = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 0.5, 1.0, 1.0])
+    one, other = (row.expand(2, 3, 5, 4) for row in (edge, blurred))
+    # steps along the rows: 0, 1, 0 beside 0.5, 0.5, 0; none along the columns
+    assert float(gradient_difference(one, other)) == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert float(gradient_difference(one.transpose(-1, -2), other.transpose(-1, -2))) == pytest.approx(1 / 3)
+    assert float(gradient_difference(one, 1 - one)) == 0  # its sign does not count, which the pixels' own loss sees
 
 
 def test_keep() -> None:

@@ -20,6 +20,7 @@ from littlecascade.checkpoint import files
 from littlecascade.memory.precision import DTYPES, cast
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
+from littlecascade.training.feeds import IndexFeed
 from littlecascade.training.loop import Trainer
 from littlecascade.training.runstate import RunFolder
 from littlecascade.training.task import Batch, Loss, Phase, Task
@@ -39,6 +40,7 @@ class ToyTask(Task):
     def __init__(self, config: RunConfig, *, width: int = 8, pause: float = 0.0) -> None:
         torch.manual_seed(1)
         self.data = torch.randn(SAMPLES, 6)
+        self.feed = IndexFeed([range(SAMPLES)], config.micro_batch, config.seed)
         self.dtype = DTYPES[config.precision]
         network = nn.Sequential(nn.Linear(6, width), nn.BatchNorm1d(width), nn.Dropout(0.3), nn.Linear(width, 6))
         self.network, self.judge = cast(network, self.dtype).train(), cast(nn.Linear(6, 1), self.dtype)
@@ -47,12 +49,8 @@ class ToyTask(Task):
         self.pause = pause
         self.spoil: Callable[[int, Tensor], Tensor] = lambda call, loss: loss
 
-    @property
-    def count(self) -> int:
-        return SAMPLES
-
-    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
-        return {"x": self.data[list(indices)] + 0.1 * draws.normal(6)}
+    def prepare(self, raw: Sequence[int], draws: Draws) -> Batch:
+        return {"x": self.data[list(raw)] + 0.1 * draws.normal(6)}
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
         time.sleep(self.pause)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import pickle
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,8 @@ from littlecascade.errors import InputError, suggest
 _PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 ENDINGS = (".safetensors", *_PICKLED)
 """Of the names of weight files."""
+
+_EDGE = 1 << 16  # bytes
 
 DTYPES = {
     "F64": torch.float64,
@@ -110,13 +113,33 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
+def identity(paths: Iterable[Path]) -> str:
+    """Sixteen hexadecimal digits that tell these files from others: a hash of their names, sizes and edges.
+
+    Reads 128 KiB of each. Raises `InputError` for a file that isn't there.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"There is no file {path.absolute()}.{suggest(path.name, _beside(path))}")
+        size = path.stat().st_size
+        with path.open("rb") as handle:
+            digest.update(f"{path.name} {size}".encode() + handle.read(_EDGE))
+            handle.seek(max(0, size - _EDGE))
+            digest.update(handle.read(_EDGE))
+    return digest.hexdigest()[:16]
+
+
+def _beside(path: Path) -> list[str]:
+    return sorted(file.name for file in path.parent.iterdir()) if path.parent.is_dir() else []
+
+
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix not in ENDINGS:
         raise InputError(f"{path} is no weight file: its name ends in none of {', '.join(ENDINGS)}.")
     if not path.is_file():
-        beside = sorted(file.name for file in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise InputError(f"There is no weight file {path.absolute()}.{suggest(path.name, beside)}")
+        raise InputError(f"There is no weight file {path.absolute()}.{suggest(path.name, _beside(path))}")
     return path
 
 

@@ -17,6 +17,10 @@ STAGES = {"full": "", "lite": "_lite"}
 """Sizes of the official release, and how their stages' names end before that."""
 
 
+VERSIONS = {"1B": "lite", "700M": "lite", "3.6B": "full", "3B": "full"}
+"""The official `model_version`s (Stage C: 1B, 3.6B; Stage B: 700M, 3B), and the sizes that they are."""
+
+
 def published(role: str, size: str, precision: str) -> str:
     """The name of a network's file in the official release."""
     names = {"compressor": "effnet_encoder"}
@@ -63,11 +67,22 @@ def cached(repository: str) -> Path:
     return Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
 
 
+def installed(size: str | None = None) -> list[Path]:
+    """The folders outside the package in which downloaded and own weights lie, those of `size` first."""
+    return [*([models(size)] if size else []), home() / "models", *snapshots()]
+
+
+def snapshot(repository: str) -> Path | None:
+    """The folder of the Hugging Face cache with what was downloaded of a repository, None where nothing was."""
+    folder = cached(repository)
+    try:
+        revision = (folder / "refs" / "main").read_text("utf-8").strip()
+    except OSError:
+        return None
+    found = folder / "snapshots" / revision
+    return found if found.is_dir() else None
+
+
 def snapshots() -> list[Path]:
     """The folders of the Hugging Face cache in which downloaded files of the known repositories are."""
-    found: list[Path] = []
-    for folder in map(cached, (CASCADE, *TOWERS.values())):
-        reference = folder / "refs" / "main"
-        if reference.is_file():
-            found.append(folder / "snapshots" / reference.read_text("utf-8").strip())
-    return [folder for folder in found if folder.is_dir()]
+    return [found for repository in (CASCADE, *TOWERS.values()) if (found := snapshot(repository)) is not None]

@@ -1,4 +1,4 @@
-"""`littlecascade data`: making a data set out of pictures, checking one, and showing it."""
+"""`littlecascade data`: making a data set out of pictures, checking one, showing it, and caching it for training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from littlecascade.cli import data_check
+from littlecascade.cli import data_cache, data_check
 from littlecascade.cli import parser as values
 from littlecascade.errors import InputError
 
@@ -38,14 +38,15 @@ def add_parser(subparsers: Any, **keywords: Any) -> Parser:
     """Declare the subcommand, its own subcommands and their options."""
     parser: Parser = subparsers.add_parser(
         "data",
-        help="build, check and show data sets",
-        description="Data sets: made of a folder of pictures, checked, and shown.",
+        help="build, check, show and cache data sets",
+        description="Data sets: made of a folder of pictures, checked, shown, and encoded ahead of training.",
         **keywords,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     _add_build(actions, **keywords)
     data_check.add_check(actions, **keywords)
     data_check.add_show(actions, **keywords)
+    data_cache.add_cache(actions, **keywords)
     return parser
 
 
@@ -55,6 +56,7 @@ def run(args: Namespace) -> int:
         "build": _build,
         "check": data_check.run_check,
         "show": data_check.run_show,
+        "cache": data_cache.run_cache,
     }
     return actions[args.action](args)
 

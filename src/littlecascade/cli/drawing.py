@@ -50,7 +50,7 @@ class Job:
         `generate` draws again what any verb drew from words; the others want pictures of their own.
         Raises `InputError` for a picture without a recipe, and one that this verb did not draw.
         """
-        chosen = given(args, settings)
+        chosen = given(args, settings) | _adapters(args)
         if args.source is None:
             return cls(verb, pictures, prompts, chosen, {})
         from littlecascade.pipelines.redraw import arguments_of, pictures_of
@@ -141,6 +141,15 @@ def report(results: Sequence[Result], cascade: Cascade) -> None:
     spent = ", ".join(f"{part} {value:.1f} s" for part, value in seconds.items())
     peak = max(result.peak_memory for result in results) / 2**30
     print(f"littlecascade: {spent}; {peak:.2f} GiB of memory at the most", file=sys.stderr)
+
+
+def _adapters(args: Namespace) -> dict[str, Any]:
+    """What the options `--lora` ask for, if there are any."""
+    if args.adapters is None:
+        return {}
+    from littlecascade import Adapter
+
+    return {"adapters": [Adapter.load(path, scale=scale, steps=steps) for path, scale, steps in args.adapters]}
 
 
 def _plot(args: Namespace, job: Job) -> Plot:

@@ -61,6 +61,15 @@ BACKGROUND = {
 def add_words(parser: Parser, settings: Mapping[str, Setting]) -> None:
     """All options of a command that draws from words and takes `settings`."""
     add_settings(parser, settings)
+    parser.add_argument(
+        "--lora",
+        dest="adapters",
+        metavar="FILE[:SCALE[:FROM-TO]]",
+        action="append",
+        type=values.lora,
+        help="a LoRA or a learned token, its scale (default 1) and the share of the steps in which it works (default "
+        "0-1); again for further ones",
+    )
     group = parser.add_argument_group("several pictures")
     group.add_argument("-n", dest="number", type=values.count, default=1, help="pictures of each prompt (default 1)")
     together = group.add_mutually_exclusive_group()

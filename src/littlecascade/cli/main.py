@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from littlecascade import __version__
-from littlecascade.cli import data, edit, generate, models, reconstruct, train, vary
+from littlecascade.cli import data, doctor, edit, generate, lora, models, reconstruct, train, vary
 from littlecascade.cli.parser import Parser
 from littlecascade.errors import InputError, suggest
 
@@ -17,7 +17,9 @@ COMMANDS = {
     "reconstruct": reconstruct,
     "data": data,
     "train": train,
+    "lora": lora,
     "models": models,
+    "doctor": doctor,
 }
 """Each is a module with `add_parser(subparsers, **keywords) -> Parser` and `run(args) -> exit code`."""
 

@@ -13,6 +13,9 @@ from typing import NoReturn
 from littlecascade.errors import InputError, suggest
 
 _SIZE = re.compile(r"\s*(\d+)\s*(?:[xX×]\s*(\d+)\s*)?")
+_TIME = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
+_MINUTES = {"d": 1440, "h": 60, "m": 1, "s": 1 / 60}
+_LORA = re.compile(r"(.+?)(?::([+-]?(?:\d+\.?\d*|\.\d+))(?::([\d.]+-[\d.]+))?)?")
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -128,12 +131,51 @@ def interval(text: str) -> tuple[float, float]:
     return first, last
 
 
+def lora(text: str) -> tuple[str, float, tuple[float, float]]:
+    """`FILE[:SCALE[:FROM-TO]]`: a file, what it is scaled by, and the share of the steps in which it works.
+
+    >>> lora("dog.safetensors:0.8:0-0.5"), lora(r"C:\\dog.safetensors")
+    (('dog.safetensors', 0.8, (0.0, 0.5)), ('C:\\\\dog.safetensors', 1.0, (0.0, 1.0)))
+    """
+    match = _LORA.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FILE[:SCALE[:FROM-TO]], such as dog.safetensors:0.8:0-0.5")
+    return match[1], float(match[2] or 1), interval(match[3]) if match[3] else (0.0, 1.0)
+
+
 def setting(text: str) -> str:
     """`KEY=VALUE`, as it stands."""
     key, separator, _ = text.partition("=")
     if not separator or not key.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as batch_size=8")
     return text
+
+
+def duration(text: str) -> float:
+    """Minutes, from a length of time with its units.
+
+    >>> duration("90m"), duration("1.5h"), duration("1h30m"), duration("1d 2h")
+    (90.0, 90.0, 90.0, 1560.0)
+    """
+    words = text.replace(" ", "").lower()
+    parts = _TIME.findall(words)
+    minutes = sum(float(number) * _MINUTES[unit] for number, unit in parts)
+    if not parts or "".join(map("".join, parts)) != words or not minutes:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time, such as 90m, 10h or 1h30m")
+    return minutes
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """The option `--set`."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=setting,
+        help="overrule a key of the configuration; may be given several times",
+    )
 
 
 def _whole(text: str, *, least: int, most: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +21,24 @@ def add_parser(subparsers: Any, **keywords: Any) -> Parser:
         description="Train a stage. A stopped run goes on when the same command is given again.",
         **keywords,
     )
-    parser.add_argument("task", metavar="TASK", help="a, b or c (the stages), compressor, text or image (the encoders)")
+    parser.add_argument("task", metavar="TASK", help="a, b, c (stages), lora, compressor, text, image (encoders)")
     parser.add_argument("config", metavar="CONFIG", type=Path, help="the run configuration, a YAML file")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        type=values.setting,
-        help="overrule a key of the configuration; may be given several times",
+    values.add_overrides(parser)
+    time = parser.add_mutually_exclusive_group()
+    time.add_argument(
+        "--for",
+        dest="max_minutes",
+        metavar="TIME",
+        type=values.duration,
+        help="stop, resumably, after this long: 90m, 10h, 1h30m",
     )
-    parser.add_argument("--max-minutes", metavar="M", type=values.number, help="stop, resumably, after this long")
+    time.add_argument("--max-minutes", metavar="M", type=values.number, help="the same in minutes")
+    parser.add_argument(
+        "--fit", action="store_true", help="make batch_size and grad_accum_steps divide where they do not"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="do not train: check everything, and say what would be done"
+    )
     parser.add_argument(
         "--export",
         action="store_true",
@@ -41,7 +48,14 @@ def add_parser(subparsers: Any, **keywords: Any) -> Parser:
 
 
 def run(args: Namespace) -> int:
-    """Train until the configuration's last update, or until the time is up; print the folder of the weights."""
+    """Train until the configuration's last update, or until the time is up; print the folder of the weights.
+
+    With `--dry-run` returns 1 if something has to be fixed first.
+    """
+    if args.fit:
+        args.overrides = [*args.overrides, *_fit(args)]
+    if args.dry_run:
+        return _rehearse(args)
     if args.export:
         from littlecascade.training.run import export
 
@@ -52,3 +66,24 @@ def run(args: Namespace) -> int:
     weights = train(args.task, args.config, args.overrides, args.max_minutes)
     print("stopped: the same command goes on from here" if weights is None else weights)
     return 0
+
+
+def _fit(args: Namespace) -> list[str]:
+    from littlecascade.training.run import fit
+
+    changes = fit(args.task, args.config, args.overrides)
+    for change in changes:
+        print(f"fitted: {change}", file=sys.stderr)
+    return changes
+
+
+def _rehearse(args: Namespace) -> int:
+    """Say all that is known of a run before it starts."""
+    from littlecascade.cli.doctor import report
+    from littlecascade.doctor.examine import examine_run
+
+    lines = list(examine_run(args.config, args.task, args.overrides))
+    print(report(lines))
+    wrong = sum(line.level == "fix" for line in lines)
+    print(f"{wrong} to fix before it can start" if wrong else "nothing in the way: without --dry-run it starts")
+    return 1 if wrong else 0

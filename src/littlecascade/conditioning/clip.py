@@ -314,8 +314,9 @@ class TextTower(nn.Module):
         return TextOutput(hidden, self.text_projection(self.text_model.final_layer_norm(end)))
 
     def _end(self, ids: Tensor) -> Tensor:
-        """Index `(B,)` of the token that stands for the whole text."""
+        """Index `(B,)` of the token that stands for the whole text: none of the learned ones, whose ids are higher."""
         eos = self.config.eos_token_id
+        ids = ids.where(ids < self.config.vocab_size, -1)
         return (ids if eos == LEGACY_EOS else (ids == eos).int()).argmax(dim=-1)
 
 

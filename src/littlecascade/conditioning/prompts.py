@@ -6,6 +6,7 @@ bracket, a colon or a backslash takes the sign as it stands: `smile :\\)`. Colon
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn, Self
 
@@ -32,9 +33,12 @@ class Prompt:
     source: str
 
     @classmethod
-    def parse(cls, source: str) -> Self:
-        """Read the notation above. Raises `InputError` for a bracket without its partner or a weight that is none."""
-        return cls(*_Reader(source).read(), source)
+    def parse(cls, source: str, names: Iterable[str] = ()) -> Self:
+        """Read the notation above. Raises `InputError` for a bracket without its partner or a weight that is none.
+
+        names: of learned tokens, such as `[fernando]`, which are text with brackets and all.
+        """
+        return cls(*_Reader(source, tuple(name.lower() for name in names)).read(), source)
 
     @classmethod
     def plain(cls, text: str) -> Self:
@@ -70,8 +74,8 @@ class _Bracket:
 class _Reader:
     """Goes through a source once, sign by sign."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, source: str, names: tuple[str, ...]) -> None:
+        self.source, self.names = source, names
         self.text: list[str] = []
         self.weights: list[float] = []
         self.open: list[_Bracket] = []
@@ -80,7 +84,11 @@ class _Reader:
         place = 0
         while place < len(self.source):
             sign = self.source[place]
-            if sign == "\\" and self.source[place + 1 : place + 2] in (*_SIGNS,):
+            if name := self._name(place):
+                for sign in name:
+                    self._add(sign)
+                place += len(name) - 1
+            elif sign == "\\" and self.source[place + 1 : place + 2] in (*_SIGNS,):
                 place += 1
                 self._add(self.source[place])
             elif sign in _CLOSING:
@@ -96,6 +104,11 @@ class _Reader:
             bracket = self.open[-1]
             self._fail(bracket.place, f"this {bracket.sign} is never closed")
         return "".join(self.text), tuple(self.weights)
+
+    def _name(self, place: int) -> str:
+        """The longest of the names that stands there, as it is written there, or nothing."""
+        found = (self.source[place : place + len(name)] for name in self.names)
+        return max((text for text in found if text.lower() in self.names), key=len, default="")
 
     def _add(self, sign: str) -> None:
         self.text.append(sign)

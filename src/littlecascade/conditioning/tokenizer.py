@@ -7,7 +7,8 @@ digit) and runs of other signs; each is encoded as bytes and merged, its last to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -32,7 +33,13 @@ class Tokens(NamedTuple):
 
 
 class ClipTokenizer:
-    """Text to token ids. `pad` is the token that fills a text up to a fixed length."""
+    """Text to token ids. `pad` is the token that fills a text up to a fixed length.
+
+    learned: names, such as `[fernando]`, and the ids that stand for each wherever it occurs, upper and lower case taken
+    alike; they are not part of the vocabulary.
+    """
+
+    learned: Mapping[str, Sequence[int]] = {}
 
     def __init__(self, tokenizer: Tokenizer, pad: str = EOS) -> None:
         tokenizer.no_padding()
@@ -89,13 +96,32 @@ class ClipTokenizer:
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
+    def extended(self, learned: Mapping[str, Sequence[int]]) -> Self:
+        """The same with learned tokens."""
+        copy = type(self)(self._tokenizer, self._pad_token)
+        copy.learned = learned
+        return copy
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text of any length, without the tokens that begin and end it."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [token for token, _ in self._tokens(text)]
 
     def starts(self, text: str) -> list[int]:
-        """Where in `text` each token of `encode` begins; tokens of one sign begin alike."""
-        return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+        """Where in `text` each token of `encode` begins; tokens of one sign, and of one learned name, begin alike."""
+        return [start for _, start in self._tokens(text)]
+
+    def _tokens(self, text: str) -> Iterator[tuple[int, int]]:
+        """The ids of a text, and where each begins."""
+        names = sorted(self.learned, key=len, reverse=True)  # of two that begin alike, the longer one is meant
+        pattern = "|".join(f"({re.escape(name)})" for name in names)
+        place = 0
+        for found in [*(re.finditer(pattern, text, re.IGNORECASE) if names else ()), None]:
+            encoding = self._tokenizer.encode(text[place : found.start() if found else None], add_special_tokens=False)
+            for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
+                yield token, place + start
+            if found and found.lastindex:
+                yield from ((token, found.start()) for token in self.learned[names[found.lastindex - 1]])
+                place = found.end()
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, in lower case, words apart by one space; special tokens are left out."""
@@ -131,6 +157,8 @@ class ClipTokenizer:
         return Tokens(ids, mask)
 
     def _ends_word(self, token: int) -> bool:
+        if any(token in ids[:-1] for ids in self.learned.values()):
+            return False
         text = self._tokenizer.id_to_token(token)
         return text is None or text.endswith(WORD_END) or text in (BOS, EOS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,17 @@ class Filter:
         return self.expression.source if self.field is None else f"{self.field}: {self.expression.source}"
 
 
+def first_failure(filters: Iterable[Filter], fields: Mapping[str, Any]) -> str:
+    """What keeps a sample with these fields out, or nothing."""
+    for condition in filters:
+        try:
+            if not condition(fields):
+                return f"it does not pass {condition}"
+        except EvaluationError as error:
+            return str(error)
+    return ""
+
+
 @dataclass(frozen=True)
 class CaptionGetter:
     """Where captions are: in the member with the suffix `member`, from which `function` takes them.
@@ -63,6 +74,17 @@ class CaptionGetter:
         if not isinstance(caption, str):
             raise EvaluationError(f"{self.function.source!r} gives a {type(caption).__name__} and no text")
         return caption
+
+    def alternatives(self, text: str) -> tuple[str, ...]:
+        """All captions that a call could give for this text; none where that is empty."""
+        if self.function == "random_line":
+            return tuple(_lines(text))
+        caption = self(text, random.Random(0))
+        return (caption,) if caption else ()
+
+    def __str__(self) -> str:
+        function = self.function if isinstance(self.function, str) else self.function.source
+        return f"{self.member} {function}" + (" required" if self.required else "")
 
 
 def parse_filters(value: object) -> tuple[Filter, ...]:

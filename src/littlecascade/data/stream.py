@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from littlecascade.data.expressions import EvaluationError
-from littlecascade.data.getters import CaptionGetter, Filter
+from littlecascade.data.getters import CaptionGetter, Filter, first_failure
 from littlecascade.data.order import EpochOrder, derive_seed
 from littlecascade.data.pipes import Pipe
 from littlecascade.data.places import open_place, resolve
@@ -234,7 +234,7 @@ class Lane:
             if packed.fault:
                 raise InputError(packed.fault)
             fields = _fields(packed.members.get("json"))
-            if failed := self._failed_filter(fields):
+            if failed := first_failure(self.config.filters, fields):
                 return Skip(packed.name, failed, filtered=True)
             seed = derive_seed(self.config.seed, self.number, *address)
             caption = self._caption(packed.members, fields, random.Random(derive_seed(seed, 1)))
@@ -242,16 +242,6 @@ class Lane:
             return make(Example(packed.name, picture, caption, fields, address, seed))
         except InputError as error:
             return Skip(packed.name, str(error))
-
-    def _failed_filter(self, fields: Mapping[str, Any]) -> str:
-        """What keeps a sample out, or nothing."""
-        for condition in self.config.filters:
-            try:
-                if not condition(fields):
-                    return f"it does not pass {condition}"
-            except EvaluationError as error:
-                return str(error)
-        return ""
 
     def _caption(self, members: Mapping[str, bytes], fields: Mapping[str, Any], draw: random.Random) -> str:
         getter = self.config.caption

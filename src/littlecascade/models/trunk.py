@@ -49,6 +49,8 @@ class Trunk(nn.Module):
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         self.trunk_config = config
+        self.factors: Mapping[str, Factor] = {}
+        """What the weights have been multiplied by, by name, see `divide_stream`."""
         widths = config.widths
         down, up = range(len(widths)), range(len(widths) - 1, -1, -1)
         self.embedding = nn.Sequential(
@@ -123,6 +125,7 @@ class Trunk(nn.Module):
         for norm in _norms(*self.stream_sources()):
             norm.gain /= scale
         self.divisor *= scale
+        self.factors = {name: factor * self.factors.get(name, 1.0) for name, factor in factors.items()}
         wide = tuple(f"{name}.channelwise." for name, block in self.named_modules() if getattr(block, "wide", False))
         return Division(factors, frozenset(name for name, _ in self.named_parameters() if name.startswith(wide)))
 

@@ -7,6 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class Projection(nn.Module):
+    """Some rows of a matrix that belongs to another module: a call of its own, which hooks can reach."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, rows: slice) -> Tensor:
+        """x: (..., C). Returns (..., number of rows)."""
+        return F.linear(x, weight[rows], bias[rows])
+
+
 class FusedAttention(nn.Module):
     """Multi-head attention of a sequence over itself and over conditioning tokens of the same width.
 
@@ -23,17 +31,18 @@ class FusedAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
+        self.in_proj = Projection()
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         """x: (B, N, C), tokens: (B, M, C). Returns (B, N, C)."""
-        weight, bias, width = self.in_proj_weight, self.in_proj_bias, x.shape[-1]
-        key, value = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
+        weights, width = (self.in_proj_weight, self.in_proj_bias), x.shape[-1]
+        key, value = self.in_proj(tokens, *weights, slice(width, 3 * width)).chunk(2, dim=-1)
         if self.self_attention:
-            query, own_key, own_value = F.linear(x, weight, bias).chunk(3, dim=-1)
+            query, own_key, own_value = self.in_proj(x, *weights, slice(0, 3 * width)).chunk(3, dim=-1)
             key, value = torch.cat([own_key, key], dim=1), torch.cat([own_value, value], dim=1)
         else:
-            query = F.linear(x, weight[:width], bias[:width])
+            query = self.in_proj(x, *weights, slice(0, width))
         attended = self._attend(self._split(query), self._split(key), self._split(value))
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 

@@ -11,13 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from littlecascade import __version__
+from littlecascade.adapters.files import Adapter
 from littlecascade.checkpoint.formats.official import FILES
 from littlecascade.conditioning.prompts import Prompt
-from littlecascade.data.pixels import cover
+from littlecascade.data.pictures import cover
 from littlecascade.errors import InputError
 from littlecascade.memory.placement import Machine, choose
 from littlecascade.memory.precision import choose_device
 from littlecascade.pipelines import decoder, prior
+from littlecascade.pipelines.adapting import Adapters
 from littlecascade.pipelines.components import Components
 from littlecascade.pipelines.drawing import Order, decode_pictures, draw_pictures, encode_pictures
 from littlecascade.pipelines.model import Model
@@ -45,6 +47,7 @@ class Cascade:
             picture drawn alone with seed + k, to rounding.
         size: (width, height) in pixels.
         negative: what guidance leads away from.
+        adapters: LoRAs and learned tokens, for this call alone: see `Adapter.load`.
         background: of `vary` and `edit`, the colour behind transparent parts of a picture.
         options: how the stages sample, see `Options`; the model's own settings stand for what is not given.
     """
@@ -78,12 +81,13 @@ class Cascade:
         seed: int | None = None,
         size: Size | None = None,
         negative: str = "",
+        adapters: Sequence[Adapter] = (),
         callback: Progress | None = None,
         on_picture: OnPicture | None = None,
         **options: Unpack[Options],
     ) -> Result:
         """Draw `n` pictures of each prompt."""
-        order = self._order("generate", prompt, n, seed, size, negative, options)
+        order = self._order("generate", prompt, n, seed, size, negative, adapters, options)
         return draw_pictures(self.components, Session(self.components, callback, on_picture), order)
 
     @torch.no_grad()
@@ -98,6 +102,7 @@ class Cascade:
         seed: int | None = None,
         size: Size | None = None,
         negative: str = "",
+        adapters: Sequence[Adapter] = (),
         callback: Progress | None = None,
         on_picture: OnPicture | None = None,
         **options: Unpack[Options],
@@ -109,7 +114,7 @@ class Cascade:
         sources = open_sources(images, background)
         weights = prior.check_weights(weights, len(sources))
         facts = {"sources": [source.recipe for source in sources], "weights": weights, "background": background}
-        order = self._order("vary", prompt, n, seed, size, negative, options, **facts)
+        order = self._order("vary", prompt, n, seed, size, negative, adapters, options, **facts)
         session = Session(self.components, callback, on_picture)
         image = prior.embed_pictures(self.components, session, sources, weights)
         return draw_pictures(self.components, session, order, image=image)
@@ -126,6 +131,7 @@ class Cascade:
         seed: int | None = None,
         size: Size | None = None,
         negative: str = "",
+        adapters: Sequence[Adapter] = (),
         callback: Progress | None = None,
         on_picture: OnPicture | None = None,
         **options: Unpack[Options],
@@ -141,7 +147,7 @@ class Cascade:
         source = open_sources(image, background)[0]
         size = size or size_like(source.image.size, self.drawing.image_size)
         facts = {"sources": [source.recipe], "strength": strength, "background": background}
-        order = self._order("edit", prompt, n, seed, size, negative, options, **facts)
+        order = self._order("edit", prompt, n, seed, size, negative, adapters, options, **facts)
         session = Session(self.components, callback, on_picture)
         latents = decoder.encode(self.components, session, [cover(source.image, *size)], order.frame)
         return draw_pictures(self.components, session, order, start=Start(latents, strength))
@@ -244,12 +250,15 @@ class Cascade:
         seed: int | None,
         size: Size | None,
         negative: str,
+        adapters: Sequence[Adapter],
         options: Mapping[str, Any],
         **facts: Any,
     ) -> Order:
         """Everything that can be wrong with what was asked for is found here, before a network is read."""
         self.components.model.require(task)
-        prompts = [Prompt.parse(text) for text in ([prompt] if isinstance(prompt, str) else prompt) for _ in range(n)]
+        stack = Adapters.read(self.components.model, adapters)
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        prompts = [Prompt.parse(text, stack.names) for text in texts for _ in range(n)]
         if not prompts:
             raise InputError("Nothing to draw: there is no prompt, or n is 0.")
         size = self._check_size(size or (self.drawing.image_size, self.drawing.image_size))
@@ -257,7 +266,7 @@ class Cascade:
         plan = Plan.of(self.drawing, options)
         seeds = _seeds(secrets.randbelow(2**32) if seed is None else seed, len(prompts))
         recipe = self._recipe(task, frame) | {"negative": negative} | plan.recipe() | facts
-        return Order(prompts, Prompt.parse(negative), seeds, frame, plan, recipe)
+        return Order(prompts, Prompt.parse(negative, stack.names), seeds, frame, plan, recipe | stack.recipe, stack)
 
     def _prepare(
         self, images: Picture | Sequence[Picture], background: str, size_of: Callable[[Size], Size]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from littlecascade.data.order import derive_seed
 from littlecascade.data.pixels import to_tensor
+from littlecascade.pipelines.adapting import NONE, Adapters
 from littlecascade.pipelines.components import Components
 from littlecascade.pipelines.prior import Words, check_finite
 from littlecascade.pipelines.sampling import Settings, draw
@@ -46,12 +47,13 @@ def draw_fine(
     frame: Frame,
     settings: Settings,
     words: Words | None = None,
+    adapters: Adapters = NONE,
 ) -> Tensor:
     """Stage B: Stage A's latents (B, 4, H / 4, W / 4), from semantic latents (B, 16, h, w) and the prompts' words."""
     latents = latents.to(components.device)
     with session.part("load"):
         stage_b = components.stage_b
-    with session.part("stage_b"):
+    with session.part("stage_b"), adapters.on("stage_b", stage_b, components.device) as injection:
         pooled, negative = (None, None) if words is None else (words.prompts.pooled, words.negative.pooled)
         conditions = stage_b.encode_conditions(latents, pooled, size=frame.stage_a)
         against = None
@@ -59,7 +61,7 @@ def draw_fine(
             against = stage_b.encode_conditions(torch.zeros_like(latents[:1]), negative, size=frame.stage_a)
         shape = (len(latents), stage_b.config.trunk.in_channels, *frame.stage_a)
         own = [derive_seed(seed, 1) for seed in seeds]
-        watch = session.watch("b", latents)
+        watch = injection.watch(session.watch("b", latents))
         parametrisation = components.parametrisation("stage_b")
         fine = draw(stage_b, shape, conditions, against, parametrisation, settings, own, watch)
         return check_finite(fine, "Stage B", components)

@@ -12,6 +12,7 @@ from torch import Tensor
 from littlecascade.conditioning.prompts import Prompt
 from littlecascade.data.pixels import to_image
 from littlecascade.pipelines import decoder, prior
+from littlecascade.pipelines.adapting import NONE, Adapters
 from littlecascade.pipelines.components import Components
 from littlecascade.pipelines.results import Result
 from littlecascade.pipelines.sampling import Plan, Settings, Start
@@ -36,6 +37,7 @@ class Order:
     frame: Frame
     plan: Plan
     recipe: Recipe
+    adapters: Adapters = NONE
 
     def recipe_of(self, number: int) -> Recipe:
         """What it takes to draw one of the pictures alone."""
@@ -47,16 +49,20 @@ def draw_pictures(
 ) -> Result:
     """All pictures of an order. image: the embedding (1, 1, P) of a picture to follow; start: latents to start from."""
     with session:
-        groups = prior.embed_words(components, session, order.prompts, order.negative)
+        groups = prior.embed_words(components, session, order.prompts, order.negative, order.adapters)
         batches = [batch for group in groups for batch in group.batches(batch_size(order.frame))]
         for turn in _turns(components, batches):
             seeds = [[order.seeds[number] for number in words.numbers] for words in turn]
             latents = [
-                prior.draw_latents(components, session, words, image, own, order.frame, order.plan.prior, start)
+                prior.draw_latents(
+                    components, session, words, image, own, order.frame, order.plan.prior, start, order.adapters
+                )
                 for words, own in zip(turn, seeds, strict=True)
             ]
             fine = [
-                decoder.draw_fine(components, session, given, own, order.frame, order.plan.decoder, words)
+                decoder.draw_fine(
+                    components, session, given, own, order.frame, order.plan.decoder, words, order.adapters
+                )
                 for words, own, given in zip(turn, seeds, latents, strict=True)
             ]
             for words, given, finer in zip(turn, latents, fine, strict=True):

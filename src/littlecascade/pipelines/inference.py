@@ -96,9 +96,12 @@ def _parse(file: Path) -> dict[str, Any]:
 def _candidates(value: str, file: Path, size: str | None) -> list[Path]:
     """Where the file that a configuration names may be: there, beside the configuration, or installed by its name."""
     path = Path(value).expanduser()
-    folders = [*([places.models(size)] if size else []), places.home() / "models", *places.snapshots()]
     beside = [] if path.is_absolute() else [file.parent / path]
-    return list(dict.fromkeys([path.absolute(), *(p.absolute() for p in beside), *(f / path.name for f in folders)]))
+    return list(
+        dict.fromkeys(
+            [path.absolute(), *(p.absolute() for p in beside), *(f / path.name for f in places.installed(size))]
+        )
+    )
 
 
 def _part(path: Path, roles: tuple[str, ...], size: str | None, where: str) -> Part:

@@ -35,7 +35,7 @@ class Inventory:
     def of_size(cls, size: str) -> Inventory:
         """Of the package, the user's models and the Hugging Face cache, as far as it has the shapes of `size`."""
         packaged = [folder for folder in [places.packaged(size)] if folder.is_dir()]
-        return cls._of_folders([*packaged, places.models(size), places.home() / "models", *places.snapshots()], size)
+        return cls._of_folders([*packaged, *places.installed(size)], size)
 
     @classmethod
     def of_parts(cls, parts: Iterable[Part]) -> Inventory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -137,15 +136,7 @@ class Model:
     def digest(self) -> str:
         """Sixteen hexadecimal digits that tell its weights from others': a hash of each file's size and edges."""
         parts = [part for role, part in sorted(self.inventory.parts.items()) if role in official.FILES]
-        paths = dict.fromkeys(path for part in parts for path in part.header.files)
-        digest = hashlib.sha256()
-        for path in paths:
-            size, edge = path.stat().st_size, 1 << 16
-            with path.open("rb") as handle:
-                digest.update(f"{path.name} {size}".encode() + handle.read(edge))
-                handle.seek(max(0, size - edge))
-                digest.update(handle.read(edge))
-        return digest.hexdigest()[:16]
+        return weight_files.identity(dict.fromkeys(path for part in parts for path in part.header.files))
 
     def network(self, role: str) -> Weights:
         """The weights of a network by its role, a key of `ROLES`. Raises `InputError` if they are missing."""

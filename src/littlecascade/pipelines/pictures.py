@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageColor, ImageOps
 
-from littlecascade.data.pixels import open_picture, to_rgb
+from littlecascade.data.pictures import open_picture, to_rgb
 from littlecascade.errors import InputError
 from littlecascade.pipelines.size import LONGEST
 

@@ -14,6 +14,7 @@ from littlecascade.conditioning.text import TextEmbedding
 from littlecascade.data.order import derive_seed
 from littlecascade.data.pixels import to_tensor
 from littlecascade.errors import InputError
+from littlecascade.pipelines.adapting import NONE, Adapters
 from littlecascade.pipelines.components import Components
 from littlecascade.pipelines.pictures import Source, middle
 from littlecascade.pipelines.sampling import Settings, Start, draw
@@ -43,11 +44,17 @@ class Words(NamedTuple):
         ]
 
 
-def embed_words(components: Components, session: Session, prompts: Sequence[Prompt], negative: Prompt) -> list[Words]:
+def embed_words(
+    components: Components,
+    session: Session,
+    prompts: Sequence[Prompt],
+    negative: Prompt,
+    adapters: Adapters = NONE,
+) -> list[Words]:
     """Prompts in groups that need the same number of chunks of text, so that none depends on its neighbours."""
     with session.part("load"):
-        text = components.text
-    with session.part("text"):
+        encoder = components.text
+    with session.part("text"), adapters.on_words(encoder) as text:
         least = text.chunks(negative)
         needs = [max(text.chunks(prompt), least) for prompt in prompts]
         groups: list[Words] = []
@@ -90,11 +97,12 @@ def draw_latents(
     frame: Frame,
     settings: Settings,
     start: Start | None = None,
+    adapters: Adapters = NONE,
 ) -> Tensor:
     """Stage C: latents (B, 16, h, w) for some prompts and the embedding (1, 1, P) of a picture, if there is one."""
     with session.part("load"):
         stage_c = components.stage_c
-    with session.part("stage_c"):
+    with session.part("stage_c"), adapters.on("stage_c", stage_c, components.device) as injection:
         rows = len(words.numbers)
         picture = None if image is None else image.expand(rows, -1, -1)
         conditions = stage_c.encode_conditions(words.prompts.hidden, words.prompts.pooled, picture)
@@ -104,7 +112,7 @@ def draw_latents(
         shape = (rows, stage_c.config.trunk.in_channels, *frame.latents)
         own = [derive_seed(seed, 0) for seed in seeds]
         parametrisation = components.parametrisation("stage_c")
-        watch = session.watch("c")
+        watch = injection.watch(session.watch("c"))
         latents = draw(stage_c, shape, conditions, against, parametrisation, settings, own, watch, start)
         return check_finite(latents, "Stage C", components)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from littlecascade.adapters.files import Adapter
 from littlecascade.errors import InputError, suggest
 from littlecascade.pipelines.pictures import open_sources
 from littlecascade.recipe import Recipe
 
 _DECODER = ("size", "seed", "decoder_steps", "decoder_sampler", "decoder_guidance")
-_WORDS = ("prompt", "negative", "steps", "sampler", "guidance", "rescale", "guidance_interval")
+_WORDS = ("prompt", "negative", "adapters", "steps", "sampler", "guidance", "rescale", "guidance_interval")
 _ARGUMENTS = {
     "generate": (*_WORDS, *_DECODER),
     "vary": (*_WORDS, *_DECODER, "weights", "background"),
@@ -24,7 +25,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("prompt", "negative", "sampler", "decoder_sampler", "background"), (str,)),
     **dict.fromkeys(("seed", "steps", "decoder_steps"), (int,)),
     **dict.fromkeys(("guidance", "rescale", "decoder_guidance", "strength"), _NUMBER),
-    **dict.fromkeys(("size", "guidance_interval", "weights"), (list, tuple)),
+    **dict.fromkeys(("size", "guidance_interval", "weights", "adapters"), (list, tuple)),
 }
 
 
@@ -72,6 +73,8 @@ def _find(path: Any, digest: Any, background: str) -> str:
 
 
 def _value(name: str, value: Any) -> Any:
+    if name == "adapters" and isinstance(value, list):
+        return [Adapter.from_recipe(facts) for facts in value]
     right = isinstance(value, _TYPES[name]) and not isinstance(value, bool)
     if right and isinstance(value, list | tuple):  # JSON has lists only
         kinds, value = (int,) if name == "size" else _NUMBER, tuple(value)

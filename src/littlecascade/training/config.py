@@ -2,26 +2,55 @@
 
 Official keys keep their official names and meanings; ours are marked by their comments. A key that is unknown, of the
 wrong type or out of range is one `InputError` that names the file, the line and the nearest known key.
+The runs of LoRA and ControlNet are in `littlecascade.training.config_adapters`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from littlecascade.data.sources import matches
+from littlecascade.checkpoint import places
 from littlecascade.errors import InputError, suggest
+from littlecascade.training import paths
+from littlecascade.training.batch import micro_batch
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-class RunConfig(BaseModel):
+class OfficialKeys(BaseModel):
+    """Keys of the official release that do little or nothing here, so that its files are valid as they stand.
+
+    `without_effect` says of those that would change something there what is done here instead. Of the others,
+    wandb_entity goes with wandb_project, dist_file_subfolder is for a file by which the official processes meet,
+    checkpoint_extension is always safetensors here, and float32 is never cut to TF32, so that allow_tf32 is not needed.
+    """
+
+    without_effect: ClassVar[Mapping[str, str]] = {
+        "checkpoint_path": "checkpoints are in the run's folder, output_path / experiment_id",
+        "use_fsdp": "one process trains",
+        "use_8bit_adam": "`optimizer` chooses",
+        "wandb_project": "metrics.jsonl and report.html are in the run's folder, nothing is sent anywhere",
+    }
+
+    checkpoint_path: Path | None = None
+    checkpoint_extension: Literal["safetensors", "pt", "ckpt"] = "safetensors"
+    dist_file_subfolder: str = ""
+    allow_tf32: bool = True
+    dtype: Precision | None = None  # stands for `precision` where that is not given
+    use_fsdp: bool | None = None
+    use_8bit_adam: bool = False
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
+
+
+class RunConfig(OfficialKeys):
     """What every task understands.
 
     `fixed` names the keys that a run keeps for good: another network, other data or another thing to predict is another
@@ -29,7 +58,14 @@ class RunConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-    fixed: ClassVar[frozenset[str]] = frozenset({"model_version", "seed", "optimizer", "webdataset_path", "image_size"})
+    fixed: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("model_version", "seed", "optimizer", "webdataset_path", "image_size", "multi_aspect_ratio"),
+            *("bucketeer_random_ratio", "dataset_filters", "captions_getter", "cache"),
+        }
+    )
+    synonyms: ClassVar[Mapping[str, str]] = {"clip_text_model_name": "text_path", "clip_image_model_name": "image_path"}
+    """Official names of keys that have another one here."""
 
     # the run
     experiment_id: Annotated[str, Field(min_length=1)]
@@ -66,7 +102,13 @@ class RunConfig(BaseModel):
     # data
     webdataset_path: str | list[str]
     image_size: PositiveInt = 1024
+    multi_aspect_ratio: list[str | float] | None = None
+    bucketeer_random_ratio: Share = 0.05
+    captions_getter: list[str] | None = None
+    dataset_filters: list[str | list[str]] | None = None
+    cache: bool = True  # ours; false reads the data in a sweep and encodes anew at each visit
     cache_path: Path | None = None  # ours; a folder `cache` inside output_path if not given
+    workers: NonNegativeInt = 2  # ours; processes that read and decode where nothing is cached
 
     @property
     def micro_batch(self) -> int:
@@ -83,15 +125,18 @@ class RunConfig(BaseModel):
         """Where decoded pictures and the outputs of frozen networks are kept; runs may share it."""
         return self.cache_path or self.output_path / "cache"
 
+    @classmethod
+    def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What is meant where `values` leave a key out, as far as it depends on other keys."""
+        dtype = values.get("dtype")
+        return {"precision": dtype} if dtype in get_args(Precision) else {}
+
     def check(self) -> None:
-        """Raise `InputError` for settings that contradict each other."""
-        if self.batch_size % self.grad_accum_steps:
-            down = self.batch_size - self.batch_size % self.grad_accum_steps
-            choices = [size for size in (down, down + self.grad_accum_steps) if size > 0]
-            raise InputError(
-                f"batch_size {self.batch_size} does not divide into grad_accum_steps {self.grad_accum_steps} "
-                f"micro-batches; the nearest that do: {' and '.join(map(str, choices))}."
-            )
+        """Raise `InputError` for settings that contradict each other, or name a size that there is not."""
+        from littlecascade.presets import find_preset
+
+        find_preset(self.model_version)
+        micro_batch(self.batch_size, self.grad_accum_steps)
         if self.fused_backward and self.grad_accum_steps > 1:
             raise InputError(
                 f"fused_backward drops each gradient once it is used, so there is none to add grad_accum_steps "
@@ -105,14 +150,21 @@ class RunConfig(BaseModel):
                 f"{key} does not go with it; optimizer adafactor or adamw8bit do."
             )
 
+    def remarks(self) -> list[str]:
+        """What the user should know of a configuration that is valid, a sentence each."""
+        idle = [f"{key} ({why})" for key, why in self.without_effect.items() if getattr(self, key)]
+        return [f"of no effect here: {', '.join(idle)}."] if idle else []
+
 
 class StageARun(RunConfig):
     """The VQGAN. All keys below are ours: the official release has no such run."""
 
+    decoder_only: bool = False  # keeps the latents as they are, so that a Stage B that makes them stays right
     crop: PositiveInt = 32
     quantised_share: Share = 0.5
     commitment_weight: PositiveFloat = 0.25
     l1_weight: Annotated[float, Field(ge=0)] = 0.0
+    gradient_weight: Annotated[float, Field(ge=0)] = 0.0
     adversarial_weight: Annotated[float, Field(ge=0)] = 0.0
     adversarial_start: Share = 0.5
     stage_a_checkpoint_path: Path | None = None
@@ -121,6 +173,10 @@ class StageARun(RunConfig):
         super().check()
         if self.crop > self.image_size:
             raise InputError(f"crop {self.crop} is larger than image_size {self.image_size}; make it at most that.")
+        if self.decoder_only and self.stage_a_checkpoint_path is None:
+            raise InputError(
+                "decoder_only trains the decoder of a Stage A that is there: name it as stage_a_checkpoint_path."
+            )
 
 
 class CompressorRun(RunConfig):
@@ -168,10 +224,15 @@ class DiffusionRun(RunConfig):
     shift: PositiveFloat = 1.0
     offset_noise: Annotated[float, Field(ge=0)] = 0.0
     dropout: Share | None = None  # ours; the preset's if not given
-    text_path: Path  # ours
+    text_path: Path  # clip_text_model_name: a folder, or an official name; nothing is downloaded
     effnet_checkpoint_path: Path
     generator_checkpoint_path: Path | None = None
     text_dropout: Share = 0.05  # ours, the official constant
+
+    @classmethod
+    def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The text tower is that of the size, by its official name."""
+        return {"text_path": paths.tower("text", _size(values))} | super().defaults(values)
 
 
 class StageBRun(DiffusionRun):
@@ -191,11 +252,19 @@ class StageCRun(DiffusionRun):
 
     fixed: ClassVar[frozenset[str]] = DiffusionRun.fixed | {"image_path"}
 
-    image_path: Path | None = None  # ours
+    image_path: Path | None = None  # clip_image_model_name, see text_path; without one pictures are not shown
+    text_noise: Annotated[float, Field(ge=0)] = 0.0  # ours; half of the captions get noise, up to this times their size
     image_share: Share = 0.1  # ours, the official constant: samples that are given their picture's embedding
     image_alone: Share = 0.0  # ours: how many of those have their text dropped, to vary pictures without a prompt
     previewer_checkpoint_path: Path | None = None
     validation_prompts: list[str] = []  # ours
+
+    @classmethod
+    def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The official sizes are shown pictures through the official image tower."""
+        size = _size(values)
+        image = {"image_path": paths.tower("image", size)} if size in places.STAGES else {}
+        return image | super().defaults(values)
 
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -204,29 +273,35 @@ Config = TypeVar("Config", bound=RunConfig)
 def load_config(cls: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file as `cls`; `overrides` are `key=value` with the value in YAML.
 
-    Paths in the file are taken relative to the file's folder if something is there, else to the working folder.
-    Raises `InputError` for a file that can't be read, for anything `parse_config` refuses, and for contradictions.
+    Paths in the file are looked for as `littlecascade.training.paths` says. Raises `InputError` for a file that can't
+    be read, for anything `parse_config` refuses, and for contradictions.
     """
+    values, lines = read_values(path, overrides)
+    config = parse_config(cls, values, source=str(path), lines=lines)
+    config = config.model_copy(update=paths.resolve(dict(config), path.resolve().parent))
+    config.check()
+    return config
+
+
+def read_values(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, int]]:
+    """The keys and values of a YAML file, and the lines on which the keys stand. Raises `InputError`."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Can't read the configuration {path}: {error}.") from None
-    values = _read_yaml(text, str(path))
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds a {type(values).__name__}; a run configuration is `key: value` lines.")
-    values, lines = cast(dict[str, Any], values), _lines(text)
+    content = _read_yaml(text, str(path))
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; a run configuration is `key: value` lines.")
+    values, lines = cast(dict[str, Any], content), _lines(text)
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise InputError(f"--set {override!r}: expected key=value.")
         values[key.strip()] = _read_yaml(value, f"--set {override!r}")
         lines.pop(key.strip(), None)
-    config = parse_config(cls, values, source=str(path), lines=lines)
-    config = _relative_to(config, path.resolve().parent)
-    config.check()
-    return config
+    return values, lines
 
 
 def parse_config(
@@ -237,11 +312,33 @@ def parse_config(
     lines: Mapping[str, int] | None = None,
 ) -> Config:
     """Check `values` against `cls`; one `InputError` lists every problem, with its line where `lines` knows it."""
+    lines = dict(lines or {})
+    known = _own_names(cls, values, lines)
     try:
-        return cls.model_validate(dict(values))
+        return cls.model_validate(cls.defaults(known) | known)
     except ValidationError as error:
-        problems = [_explain(cls, problem, lines or {}) for problem in error.errors()]
+        problems = [_explain(cls, problem, lines) for problem in error.errors()]
         raise InputError("\n".join([f"{source} can't be used:", *(f"  {problem}" for problem in problems)])) from None
+
+
+def _own_names(cls: type[RunConfig], values: Mapping[str, Any], lines: dict[str, int]) -> dict[str, Any]:
+    """`values` with our names for the official ones; `lines` gets our names, too."""
+    renamed = dict(values)
+    for official, own in cls.synonyms.items():
+        if official not in renamed or own not in cls.model_fields:
+            continue
+        if own in renamed:
+            raise InputError(f"{official} and {own} are two names of one key: leave one of them out.")
+        renamed[own] = renamed.pop(official)
+        if official in lines:
+            lines[own] = lines[official]
+    return renamed
+
+
+def _size(values: Mapping[str, Any]) -> str:
+    """Our name of the size, whatever was written."""
+    version = str(values.get("model_version", RunConfig.model_fields["model_version"].default))
+    return places.VERSIONS.get(version, version)
 
 
 def _read_yaml(text: str, source: str) -> object:
@@ -255,8 +352,9 @@ def _explain(cls: type[RunConfig], problem: Any, lines: Mapping[str, int]) -> st
     key = str(problem["loc"][0]) if problem["loc"] else ""
     where = f"line {lines[key]}: " if key in lines else ""
     if problem["type"] == "extra_forbidden":
-        return f"{where}unknown key {key!r}.{suggest(key, list(cls.model_fields))}"
-    if problem["type"] == "missing":
+        known = [*cls.model_fields, *(name for name, own in cls.synonyms.items() if own in cls.model_fields)]
+        return f"{where}unknown key {key!r}.{suggest(key, known)}"
+    if problem["type"] == "missing" and len(problem["loc"]) == 1:
         return f"{key!r} is missing."
     return f"{where}{key}: {problem['msg']} (got {problem['input']!r})."
 
@@ -268,18 +366,3 @@ def _lines(text: str) -> dict[str, int]:
         return {}
     pairs = cast(list[tuple[yaml.Node, yaml.Node]], node.value)
     return {str(key.value): key.start_mark.line + 1 for key, _ in pairs}
-
-
-def _relative_to(config: Config, folder: Path) -> Config:
-    """Paths that exist below the configuration's own folder point there; all others stay as they are."""
-
-    def move(place: str) -> str:
-        below = folder / place.removeprefix("file:")
-        return str(below) if matches(str(below)) else place
-
-    moved: dict[str, Any] = {
-        name: Path(move(str(value))) for name, value in config if isinstance(value, Path) and name != "output_path"
-    }
-    data = config.webdataset_path
-    moved["webdataset_path"] = move(data) if isinstance(data, str) else [move(place) for place in data]
-    return config.model_copy(update=moved)

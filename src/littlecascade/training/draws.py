@@ -11,9 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from littlecascade.data.order import derive_seed
-
-GOLDEN = 0.6180339887498949
+from littlecascade.data.order import GOLDEN, derive_seed
 
 
 class Draws:

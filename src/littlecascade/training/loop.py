@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from littlecascade.checkpoint.lazy import LazyTensors
-from littlecascade.data.order import EpochOrder, derive_seed
+from littlecascade.data.order import derive_seed
 from littlecascade.errors import InputError
 from littlecascade.memory import rescale
 from littlecascade.models.trunk import Trunk
@@ -48,8 +48,7 @@ class Trainer:
     def __init__(self, task: Task, config: RunConfig, folder: RunFolder) -> None:
         self.task, self.config, self.folder = task, config, folder
         self.step = self.skipped = 0
-        self.order = EpochOrder(task.count, config.seed)
-        self.room = Room(config, [module for phase in task.phases for module in phase.modules.values()])
+        self.room = Room(config, task.networks)
         self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config) for phase in task.phases}
         for phase in task.phases:
             self.optimizers[phase.name].divide(_divide(phase))
@@ -73,6 +72,7 @@ class Trainer:
                 bar.set_postfix(log.latest, refresh=False)
                 bar.update()
                 if self.step < config.updates and self.step % config.save_every == 0:
+                    wait([upcoming])  # so that the feed knows where its next batch begins
                     self.save()
                 if self.step < config.updates and self.step % (config.preview_every or config.save_every) == 0:
                     self.preview()
@@ -88,7 +88,8 @@ class Trainer:
         """Write a checkpoint of this moment, and a backup of it where one is due."""
         tensors = _merged(self._tensors(), self._moments())
         backup = self.config.backup_every is not None and self.step % self.config.backup_every == 0
-        self.folder.save(Checkpoint(self.step, self.skipped, tensors), backup=backup)
+        place = self.task.feed.state(self._number(self.step))
+        self.folder.save(Checkpoint(self.step, self.skipped, tensors, place), backup=backup)
 
     def preview(self) -> None:
         """Draw the task's preview with the averaged weights, and renew the report."""
@@ -196,13 +197,16 @@ class Trainer:
         """The micro-batches of an update; runs in a thread while the one before is computed."""
         batches: list[Batch] = []
         for micro in range(self.config.grad_accum_steps):
-            positions = self._positions(step, micro)
-            indices = [self.order[position] for position in positions]
-            batches.append(self.task.fetch(indices, Draws(self.config.seed, positions)))
+            raw = self.task.feed.take(self._number(step, micro))
+            batches.append(self.task.prepare(raw, Draws(self.config.seed, self._positions(step, micro))))
         return batches
 
+    def _number(self, step: int, micro: int = 0) -> int:
+        """Of a micro-batch among all of the run."""
+        return step * self.config.grad_accum_steps + micro
+
     def _positions(self, step: int, micro: int) -> range:
-        start = (step * self.config.grad_accum_steps + micro) * self.config.micro_batch
+        start = self._number(step, micro) * self.config.micro_batch
         return range(start, start + self.config.micro_batch)
 
     def _averaging(self) -> Mapping[str, Tensor]:
@@ -258,6 +262,7 @@ class Trainer:
         self._check(checkpoint)
         self.step, self.skipped = checkpoint.step, checkpoint.skipped
         self.room.load(checkpoint.tensors)
+        self.task.feed.load_state(dict(checkpoint.place))
         for name, tensor in self._others().items():
             tensor.copy_(checkpoint.tensors[name])
         for name, weight in self._stored_weights().items():
@@ -290,6 +295,8 @@ def export_averages(task: Task, tensors: Mapping[str, Tensor], folder: RunFolder
             if isinstance(module, Trunk):
                 rescale.undivide(module)
             for name, tensor in chain(module.named_parameters(prefix), module.named_buffers(prefix)):
+                if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
+                    continue  # it was not trained
                 value = tensors.get(f"ema.{name}", tensors.get(f"buffer.{name}"))
                 if value is None or value.shape != tensor.shape:
                     raise InputError(f"{folder.state_path} does not fit {name}: it is of another network.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,12 @@ from tqdm import tqdm
 from littlecascade.errors import InputError, suggest
 from littlecascade.memory.precision import DTYPES, choose_dtype
 from littlecascade.training import config as configs
+from littlecascade.training import preflight
+from littlecascade.training.batch import fitted
+from littlecascade.training.config_adapters import LoraRun
+from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.loop import Trainer, export_averages
+from littlecascade.training.processes import Share
 from littlecascade.training.runstate import RunFolder
 from littlecascade.training.task import Task
 
@@ -40,6 +46,7 @@ TASKS: Mapping[str, Entry] = {
     "image": Entry(configs.ImageRun, "littlecascade.training.tasks.image", "ImageTask"),
     "b": Entry(configs.StageBRun, "littlecascade.training.tasks.stage_b", "StageBTask"),
     "c": Entry(configs.StageCRun, "littlecascade.training.tasks.stage_c", "StageCTask"),
+    "lora": Entry(LoraRun, "littlecascade.training.tasks.lora", "LoraTask"),
 }
 
 
@@ -49,6 +56,8 @@ def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minut
     Raises `InputError` for an unknown task and for whatever is wrong with the configuration, the data or the weights.
     """
     entry, config = _open(task, config_path, overrides)
+    for line in [*config.remarks(), *preflight.require(config, config_path.resolve().parent)]:
+        tqdm.write(line, file=sys.stderr)
     folder = RunFolder(config.folder)
     config = settle(config, folder)
     folder.open(config.model_dump(mode="json"))
@@ -75,11 +84,52 @@ def export(task: str, config_path: Path, overrides: Sequence[str] = ()) -> Path:
     return folder.export_folder
 
 
+def cache(
+    source: str, config_path: Path, share: Share, *, task: str | None = None, overrides: Sequence[str] = ()
+) -> Filled:
+    """Make a share of what a run over the data at `source` needs of them, as far as it is not there.
+
+    task: the kind of training; None takes the first that the configuration fits. Raises `InputError` as `train` does.
+    """
+    own = [*overrides, f"webdataset_path={json.dumps(source)}"]
+    _, config = _open(_kind(config_path, own) if task is None else task, config_path, own)
+    return fill_cache(config, *share)
+
+
+def _kind(config_path: Path, overrides: Sequence[str]) -> str:
+    """The kind of training that a configuration fits. Raises what is wrong with it for Stage C if it fits none."""
+    problems: dict[str, InputError] = {}
+    for task, entry in reversed(list(TASKS.items())):
+        try:
+            configs.load_config(entry.config, config_path, overrides)
+        except InputError as error:
+            problems[task] = error
+        else:
+            return task
+    raise problems["c"]
+
+
+def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """The overrides that make a configuration's batch divide into micro-batches; none where it does already.
+
+    Raises `InputError` for an unknown task and for whatever else is wrong with the configuration.
+    """
+    values, lines = configs.read_values(config_path, overrides)
+    config = configs.parse_config(_find(task).config, values, source=str(config_path), lines=lines)
+    wanted = {"batch_size": config.batch_size, "grad_accum_steps": config.grad_accum_steps}
+    fits = dict(zip(wanted, fitted(*wanted.values()), strict=True))
+    return [f"{key}={value}" for key, value in fits.items() if value != wanted[key]]
+
+
 def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
+    entry = _find(task)
+    return entry, configs.load_config(entry.config, config_path, overrides)
+
+
+def _find(task: str) -> Entry:
     if task not in TASKS:
         raise InputError(f"Unknown kind of training {task!r}; there are {', '.join(TASKS)}.{suggest(task, TASKS)}")
-    entry = TASKS[task]
-    return entry, configs.load_config(entry.config, config_path, overrides)
+    return TASKS[task]
 
 
 def settle(config: configs.Config, folder: RunFolder) -> configs.Config:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,15 @@ from littlecascade.errors import InputError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`step` counts the updates that went into `tensors`; `skipped` those that were not finite."""
+    """`step` counts the updates that went into `tensors`; `skipped` those that were not finite.
+
+    place: where the data go on, in values that JSON can keep; empty where that follows from `step`.
+    """
 
     step: int
     skipped: int
     tensors: Mapping[str, Tensor]
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -69,6 +73,8 @@ class RunFolder:
         Raises `OSError` where it can't be written, say for a full disk.
         """
         metadata = {"step": str(checkpoint.step), "skipped": str(checkpoint.skipped)}
+        if checkpoint.place:
+            metadata["place"] = json.dumps(checkpoint.place)
         paths = [self.state_path]
         if backup:
             paths.append(self.folder / f"backup-{checkpoint.step:06d}.safetensors")
@@ -94,7 +100,8 @@ class RunFolder:
         metadata = files.metadata(self.state_path)
         if not {"step", "skipped"} <= metadata.keys():
             raise InputError(f"{self.state_path} is no checkpoint of a run: it does not say how far it is.")
-        return Checkpoint(int(metadata["step"]), int(metadata["skipped"]), files.load(self.state_path))
+        place = json.loads(metadata.get("place", "{}"))
+        return Checkpoint(int(metadata["step"]), int(metadata["skipped"]), files.load(self.state_path), place)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the metrics."""

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from littlecascade.training.draws import Draws
+from littlecascade.training.feeds import AnyFeed
 
 Batch = Mapping[str, Any]
 
@@ -37,17 +38,24 @@ class Task(ABC):
     """One kind of training: its modules, its data, its loss, its pictures, and what comes out of it."""
 
     phases: Sequence[Phase]
-    broken: Sequence[str] = ()
-    """What of the data could not be read, and why."""
+    feed: AnyFeed
 
     @property
-    @abstractmethod
-    def count(self) -> int:
-        """How many samples one epoch has."""
+    def networks(self) -> Sequence[nn.Module]:
+        """All that gradients flow through, trained or not."""
+        return [module for phase in self.phases for module in phase.modules.values()]
+
+    @property
+    def broken(self) -> Sequence[str]:
+        """What of the data could not be read so far, and why."""
+        return ()
 
     @abstractmethod
-    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
-        """The batch of these samples; runs in another thread. Random choices (crops, captions) come from `draws`."""
+    def prepare(self, raw: Any, draws: Draws) -> Batch:
+        """The batch of what `feed` gave: tensors (B, ...) by name, or None. Runs in another thread.
+
+        Random choices (crops, captions) come from `draws`.
+        """
 
     @abstractmethod
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:

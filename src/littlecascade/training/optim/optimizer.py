@@ -40,7 +40,7 @@ class PhaseOptimizer:
         self.prodigy: Prodigy | None = None
         if config.optimizer == "prodigy":
             self.prodigy = Prodigy({name: own.read() for name, own in self.weights.items()}, self.decays, config)
-        self.scale = LossScale(used=any(parameter.dtype == torch.float16 for parameter in parameters.values()))
+        self.scale = LossScale(used=config.precision == "float16")
         self.norms: list[float] = []
         """With `fused_backward`: of the gradients that came since `begin`; the last one may be the first not finite."""
         self._update, self._lr, self._listening = 0, config.lr, False

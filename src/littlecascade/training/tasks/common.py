@@ -1,4 +1,4 @@
-"""What several tasks do alike: opening data, building or loading networks, laying out previews."""
+"""What several tasks do alike: building or loading networks, laying out previews."""
 
 from __future__ import annotations
 
@@ -14,18 +14,11 @@ from torch import Tensor
 
 from littlecascade.checkpoint import assign, files
 from littlecascade.checkpoint.networks import ROLES, load_network, read_config
-from littlecascade.data.cache import TensorCache, cached, fingerprint
 from littlecascade.data.order import derive_seed
-from littlecascade.data.pixels import PixelCache, pixel_cache, to_image
-from littlecascade.data.sources import find_samples
+from littlecascade.data.pixels import to_image
 from littlecascade.memory.precision import cast, choose_dtype
 from littlecascade.models.config import TrunkConfig
 from littlecascade.training.config import RunConfig
-
-
-def open_pixels(config: RunConfig) -> PixelCache:
-    """The decoded pictures of a run's data."""
-    return pixel_cache(find_samples(config.webdataset_path), config.image_size, config.cache_folder)
 
 
 def compute_dtype(config: RunConfig) -> torch.dtype:
@@ -55,24 +48,12 @@ def frozen(role: str, path: Path) -> Any:
     return load_network(role, path, dtype=torch.float32)
 
 
-def semantic_latents(pixels: PixelCache, config: RunConfig, checkpoint: Path) -> TensorCache:
-    """The compressor's latents of all pictures, (16, S / 32, S / 32) each."""
-    compressor = frozen("compressor", checkpoint)
-    key = f"{pixels.key} {fingerprint(compressor)}"
-    return cached(config.cache_folder, "effnet", key, len(pixels), lambda rows: compressor(pixels.batch(rows)))
-
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Within: torch's global generator starts at `seed`. Afterwards it is as before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def spread(count: int, total: int) -> list[int]:
-    """`count` indices spread evenly over `total` samples, some of them twice where there are fewer."""
-    return [number * total // count for number in range(count)]
 
 
 def grid(rows: Sequence[Sequence[Tensor]], scale: int = 1) -> Image.Image:
@@ -94,3 +75,8 @@ def psnr(original: Tensor, other: Tensor) -> float:
 def with_dropout(trunk: TrunkConfig, dropout: float | None) -> TrunkConfig:
     """`trunk` with this dropout at every level; as it is for None."""
     return trunk if dropout is None else replace(trunk, dropout=(dropout,) * len(trunk.widths))
+
+
+def keep(values: Tensor, kept: Tensor) -> Tensor:
+    """values: (B, ...) with zeros in the rows where `kept`, (B,) bool, is false."""
+    return torch.where(kept.view(-1, *[1] * (values.ndim - 1)), values, 0.0)

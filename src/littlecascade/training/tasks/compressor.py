@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,10 @@ from littlecascade.models.compressor import Compressor
 from littlecascade.models.previewer import Previewer
 from littlecascade.presets import find_preset
 from littlecascade.training.config import CompressorRun
+from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import grid, network_config, open_pixels, psnr, spread, trainable
+from littlecascade.training.tasks.common import grid, network_config, psnr, trainable
 
 PREVIEWS = 16
 
@@ -27,8 +29,8 @@ class CompressorTask(Task):
     def __init__(self, config: CompressorRun) -> None:
         self.config = config
         preset = find_preset(config.model_version)
-        self.pixels = open_pixels(config)
-        self.broken = self.pixels.broken
+        self.data = open_data(config)
+        self.feed = self.data.feed
         path = config.effnet_checkpoint_path
         self.compressor: Compressor = trainable(
             "compressor", network_config("compressor", preset.compressor, path), config, path
@@ -40,11 +42,11 @@ class CompressorTask(Task):
         self.phases = [Phase("compressor", {"compressor": self.compressor, "previewer": self.previewer})]
 
     @property
-    def count(self) -> int:
-        return len(self.pixels)
+    def broken(self) -> Sequence[str]:
+        return self.data.broken
 
-    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
-        return {"pixels": self.pixels.batch(indices)}
+    def prepare(self, raw: Any, draws: Draws) -> Batch:
+        return {"pixels": self.data.pictures(raw)}
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
         latents = self.compressor(batch["pixels"])
@@ -59,7 +61,7 @@ class CompressorTask(Task):
 
     def preview(self) -> Image.Image | None:
         """Pictures above what the previewer makes of their latents."""
-        originals = self.pixels.batch(spread(PREVIEWS, len(self.pixels)))
+        originals = self.data.pictures(self.data.examples(PREVIEWS))
         decoded = self.previewer(self.compressor(originals)).float()
         return grid([list(F.interpolate(originals, decoded.shape[-2:], mode="area")), list(decoded)])
 

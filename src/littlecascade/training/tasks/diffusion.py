@@ -6,65 +6,72 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from littlecascade.checkpoint.networks import save_network
-from littlecascade.conditioning.text import TextEncoder
-from littlecascade.data.cache import TensorCache
 from littlecascade.models.config import StageBConfig, StageCConfig
 from littlecascade.models.stage_b import StageB
 from littlecascade.models.stage_c import StageC
 from littlecascade.pipelines.sampling import Settings, draw
 from littlecascade.training.config import DiffusionRun
+from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
 from littlecascade.training.objective import make_objective
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.captions import CaptionTable
-from littlecascade.training.tasks.common import network_config, open_pixels, trainable, with_dropout
+from littlecascade.training.tasks.common import network_config, trainable, with_dropout
 
 
 class DiffusionTask(Task):
-    """One network that learns to denoise `latents`, given `conditions`. `stage` is "b" or "c"."""
+    """One network that learns to denoise the latents "x0" of a batch, given `conditions`. `stage` is "b" or "c"."""
 
-    latents: TensorCache
     network: StageB | StageC
 
     def __init__(
-        self, stage: str, config: DiffusionRun, preset: StageBConfig | StageCConfig, *, pyramid: bool = False
+        self,
+        stage: str,
+        config: DiffusionRun,
+        preset: StageBConfig | StageCConfig,
+        *,
+        pyramid: bool = False,
     ) -> None:
         self.role = f"stage_{stage}"
-        self.pixels = open_pixels(config)
-        self.broken = self.pixels.broken
-        self.encoder = TextEncoder.load(config.text_path, torch.float32)
-        self.captions = CaptionTable(self.pixels.captions, self.encoder, config.cache_folder)
+        self.data = open_data(config)
+        self.feed = self.data.feed
         built = network_config(self.role, preset, config.generator_checkpoint_path)
         built = replace(built, trunk=with_dropout(built.trunk, config.dropout))
-        self.network = trainable(self.role, built, config, config.generator_checkpoint_path)
+        self.network = self.build(built, config)
         self.objective = make_objective(config, pyramid=pyramid)
         self.phases = [Phase(stage, {self.role: self.network})]
+
+    def build(self, built: Any, config: DiffusionRun) -> Any:
+        """The network of this configuration, with the weights that the run begins with."""
+        return trainable(self.role, built, config, config.generator_checkpoint_path)
 
     @abstractmethod
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         """The keyword arguments of the network's `forward` for a batch that `fetch` gave."""
 
     @property
-    def count(self) -> int:
-        return len(self.pixels)
+    def broken(self) -> Sequence[str]:
+        return self.data.broken
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
         conditions = self.conditions(batch)
         return Loss(*self.objective.loss(lambda x, time: self.network(x, time, **conditions), batch["x0"], draws))
 
     def draw(
-        self, conditions: Mapping[str, Tensor], unconditional: Mapping[str, Tensor] | None, settings: Settings
+        self,
+        shape: Sequence[int],
+        conditions: Mapping[str, Tensor],
+        unconditional: Mapping[str, Tensor] | None,
+        settings: Settings,
     ) -> Tensor:
-        """Latents for `conditions`, picture i from seed i."""
-        count = len(next(iter(conditions.values())))
-        shape: Sequence[int] = (count, *self.latents.rows.shape[1:])
+        """Latents (B, C, H, W) of this shape for `conditions`, picture i from seed i."""
         parametrisation = self.objective.parametrisation
-        return draw(self.network, shape, conditions, unconditional, parametrisation, settings, range(count))
+        return draw(self.network, shape, conditions, unconditional, parametrisation, settings, range(shape[0]))
 
     def export(self, folder: Path) -> None:
         path, notes = folder / f"{self.role}.safetensors", self.objective.parametrisation.notes()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from littlecascade.conditioning.clip import VisionTower
 from littlecascade.conditioning.image import ImageEncoder
-from littlecascade.conditioning.text import TextEncoder
 from littlecascade.memory.precision import cast
 from littlecascade.presets import find_preset
 from littlecascade.training.config import ImageRun
+from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.captions import CaptionTable
-from littlecascade.training.tasks.common import compute_dtype, open_pixels, seeded
+from littlecascade.training.tasks.common import compute_dtype, seeded
 
 
 class ImageTask(Task):
@@ -26,10 +26,8 @@ class ImageTask(Task):
     def __init__(self, config: ImageRun) -> None:
         self.config = config
         preset = find_preset(config.model_version)
-        self.pixels = open_pixels(config)
-        self.broken = self.pixels.broken
-        text = TextEncoder.load(config.text_path, torch.float32)
-        self.captions = CaptionTable(self.pixels.captions, text, config.cache_folder)
+        self.data = open_data(config)
+        self.feed = self.data.feed
         self.dtype = compute_dtype(config)
         with seeded(config.seed):
             self.tower = cast(VisionTower(preset.image), self.dtype).train()
@@ -37,12 +35,12 @@ class ImageTask(Task):
         self.phases = [Phase("image", {"image": self.tower})]
 
     @property
-    def count(self) -> int:
-        return len(self.pixels)
+    def broken(self) -> Sequence[str]:
+        return self.data.broken
 
-    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
-        rows = self.captions.choose(indices, draws, dropout=0.0)
-        return {"pixels": self.pixels.batch(indices), "text": self.captions.embed(rows).pooled[:, 0]}
+    def prepare(self, raw: Any, draws: Draws) -> Batch:
+        text = self.data.embed(self.data.captions(raw, draws))
+        return {"pixels": self.data.pictures(raw), "text": text.pooled[:, 0]}
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
         own = F.normalize(self.tower(self.encoder.preprocess(batch["pixels"]).to(self.dtype)).float(), dim=-1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,20 +20,13 @@ from littlecascade.models.discriminator import Discriminator
 from littlecascade.models.stage_a import StageA
 from littlecascade.presets import find_preset
 from littlecascade.training.config import StageARun
+from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import (
-    compute_dtype,
-    grid,
-    network_config,
-    open_pixels,
-    psnr,
-    seeded,
-    spread,
-    trainable,
-)
+from littlecascade.training.tasks.common import compute_dtype, frozen, grid, network_config, psnr, seeded, trainable
 
 PREVIEWS = 8
+MEASURED = 256  # pictures over which the latents' scale is taken
 CODEBOOK_WEIGHT = 0.1
 """How much the quantiser's losses count beside the mean squared error of pixels in [0, 1], which is far smaller."""
 
@@ -47,11 +41,16 @@ class StageATask(Task):
     def __init__(self, config: StageARun) -> None:
         self.config = config
         preset = find_preset(config.model_version)
-        self.pixels = open_pixels(config)
-        self.broken = self.pixels.broken
+        self.data = open_data(config)
+        self.feed = self.data.feed
         path = config.stage_a_checkpoint_path
         built = network_config("stage_a", preset.stage_a, path)
         self.network: StageA = trainable("stage_a", built, config, path)
+        self.encoder: StageA | None = None
+        if config.decoder_only and path is not None:
+            self.encoder = frozen("stage_a", path)
+            for part in (self.network.in_block, self.network.down_blocks, self.network.vquantizer):
+                part.requires_grad_(False)
         self.phases = [Phase("autoencoder", {"stage_a": self.network})]
         self.discriminator: Discriminator | None = None
         if config.adversarial_weight:
@@ -62,30 +61,32 @@ class StageATask(Task):
             self.phases.append(Phase("discriminator", modules, start=config.adversarial_start))
 
     @property
-    def count(self) -> int:
-        return len(self.pixels)
+    def broken(self) -> Sequence[str]:
+        return self.data.broken
 
-    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
-        crop, span = self.config.crop, self.config.image_size - self.config.crop + 1
-        tops, lefts = draws.integers(span), draws.integers(span)
-        places = zip(indices, tops, lefts, strict=True)
-        crops = [self.pixels.pixels[at, :, top : top + crop, left : left + crop] for at, top, left in places]
-        return {"pixels": torch.stack([torch.from_numpy(cut.copy()) for cut in crops]).float() / 255}
+    def prepare(self, raw: Any, draws: Draws) -> Batch:
+        pixels, crop = self.data.pictures(raw), self.config.crop
+        tops, lefts = (draws.integers(side - crop + 1) for side in pixels.shape[-2:])
+        places = zip(pixels, tops, lefts, strict=True)
+        return {"pixels": torch.stack([one[:, top : top + crop, left : left + crop] for one, top, left in places])}
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
         pixels: Tensor = batch["pixels"]
         quantise = draws.chance(self.config.quantised_share)
         if phase == "discriminator":
             with torch.no_grad():
-                fake = self.network(pixels, quantise=quantise)[0]
+                fake = self._autoencode(pixels, quantise)[0]
             return self._judge(pixels, fake)
-        decoded, losses = self.network(pixels, quantise=quantise)
+        decoded, losses = self._autoencode(pixels, quantise)
         decoded = decoded.float()
-        error = F.mse_loss(decoded, pixels)
-        value = error + losses["codebook"] * CODEBOOK_WEIGHT
-        value = value + losses["commitment"] * self.config.commitment_weight * CODEBOOK_WEIGHT
+        value = F.mse_loss(decoded, pixels)
+        if self.encoder is None:
+            value = value + losses["codebook"] * CODEBOOK_WEIGHT
+            value = value + losses["commitment"] * self.config.commitment_weight * CODEBOOK_WEIGHT
         if self.config.l1_weight:
             value = value + self.config.l1_weight * F.l1_loss(decoded, pixels)
+        if self.config.gradient_weight:
+            value = value + self.config.gradient_weight * gradient_difference(decoded, pixels)
         if self.discriminator is not None and progress >= self.config.adversarial_start:
             logits = self.discriminator(decoded.to(self.network.dtype)).float()
             value = value - self.config.adversarial_weight * logits.mean()
@@ -96,6 +97,16 @@ class StageATask(Task):
             "codebook": float(losses["codebook"].detach()),
         }
         return Loss(value, metrics)
+
+    def _autoencode(self, pixels: Tensor, quantise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """As the network does; the latents are those that it began with where the decoder alone is trained."""
+        if self.encoder is None:
+            return self.network(pixels, quantise=quantise)
+        with torch.no_grad():
+            latents = self.encoder.encode(pixels)
+            quantised = self.encoder.quantise(latents)
+        given = torch.where(quantise.view(-1, 1, 1, 1), quantised.vectors, latents)
+        return self.network.decode(given), {"codebook": quantised.codebook_loss}
 
     def _judge(self, real: Tensor, fake: Tensor) -> Loss:
         assert self.discriminator is not None
@@ -108,14 +119,26 @@ class StageATask(Task):
 
     def preview(self) -> Image.Image | None:
         """Pictures, their reconstructions, and those from quantised latents."""
-        originals = self.pixels.batch(spread(PREVIEWS, len(self.pixels)))
+        originals = self.data.pictures(self.data.examples(PREVIEWS))
         smooth, quantised = (self.network(originals, quantise=quantise)[0].float() for quantise in (False, True))
         return grid([list(originals), list(smooth), list(quantised)])
 
     def export(self, folder: Path) -> None:
-        """Write the weights with the scale that gives the latents unit variance over the data."""
-        indices = spread(min(len(self.pixels), 256), len(self.pixels))
-        latents = torch.cat([self.network.encode(self.pixels.batch([at])) for at in indices])
+        """Write the weights with the scale that gives the latents unit variance over the data, if it may change."""
+        if self.encoder is not None:
+            save_network("stage_a", self.network, folder / "stage_a.safetensors", dtype=torch.float16)
+            return
+        pictures = self.data.pictures(self.data.examples(MEASURED))
+        latents = torch.cat([self.network.encode(picture.unsqueeze(0)) for picture in pictures])
         scaled = copy(self.network)  # shares the weights
         scaled.config = replace(scaled.config, scale=float(latents.float().std()) * scaled.config.scale)
         save_network("stage_a", scaled, folder / "stage_a.safetensors", dtype=torch.float16)
+
+
+def gradient_difference(one: Tensor, other: Tensor) -> Tensor:
+    """By how much the steps from pixel to pixel differ in size, along both sides: blurred edges cost as missing ones.
+
+    one, other: (B, C, H, W). The loss of Mathieu et al. 2016, equation 6, with alpha 1, as a mean.
+    """
+    losses = [F.l1_loss(one.diff(dim=side).abs(), other.diff(dim=side).abs()) for side in (-1, -2)]
+    return losses[0] + losses[1]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from littlecascade.data.cache import cached, fingerprint
 from littlecascade.models.stage_a import StageA
 from littlecascade.models.stage_b import StageB
 from littlecascade.pipelines.sampling import Settings
@@ -15,8 +14,7 @@ from littlecascade.presets import find_preset
 from littlecascade.training.config import StageBRun
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch
-from littlecascade.training.tasks.captions import keep
-from littlecascade.training.tasks.common import frozen, grid, semantic_latents, spread
+from littlecascade.training.tasks.common import frozen, grid, keep
 from littlecascade.training.tasks.diffusion import DiffusionTask
 
 PREVIEWS = 8
@@ -29,20 +27,17 @@ class StageBTask(DiffusionTask):
 
     def __init__(self, config: StageBRun) -> None:
         super().__init__("b", config, find_preset(config.model_version).stage_b, pyramid=config.pyramid_noise)
-        self.config, pixels = config, self.pixels
-        self.effnet = semantic_latents(pixels, config, config.effnet_checkpoint_path)
+        self.config = config
         self.stage_a: StageA = frozen("stage_a", config.stage_a_checkpoint_path)
-        key = f"{pixels.key} {fingerprint(self.stage_a)} {self.stage_a.config.scale}"
-        self.latents = cached(
-            config.cache_folder, "stage_a", key, len(pixels), lambda rows: self.stage_a.encode(pixels.batch(rows))
-        )
 
-    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
-        rows = self.captions.choose(indices, draws, self.config.text_dropout)
-        effnet = self.effnet[indices]
+    def prepare(self, raw: Any, draws: Draws) -> Batch:
+        columns = self.data.columns(raw)
+        captions, dropped = self.data.captions(raw, draws), draws.chance(self.config.text_dropout).tolist()
+        text = self.data.embed(["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)])
+        effnet = columns["semantic"]
         noise = draws.normal(*effnet.shape[1:]) * (self.config.effnet_noise * draws.uniform(1, 1, 1))
         effnet = keep(effnet + noise, ~draws.chance(self.config.effnet_dropout))
-        return {"x0": self.latents[indices], "effnet": effnet, "pooled": self.captions.embed(rows).pooled}
+        return {"x0": columns["stage_a"], "effnet": effnet, "pooled": text.pooled}
 
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         height, width = batch["x0"].shape[-2:]
@@ -50,9 +45,10 @@ class StageBTask(DiffusionTask):
 
     def preview(self) -> Image.Image | None:
         """Pictures, Stage A's reconstructions of them, and what is drawn from their semantic latents."""
-        indices = spread(PREVIEWS, len(self.pixels))
-        latents = self.latents[indices]
-        conditions = self.conditions({"x0": latents, "effnet": self.effnet[indices], "pooled": None})
-        drawn = self.draw(conditions, None, Settings("dpmpp_2m", steps=10))
-        rows = (self.pixels.batch(indices), self.stage_a.decode(latents), self.stage_a.decode(drawn))
+        raw = self.data.examples(PREVIEWS)
+        columns = self.data.columns(raw)
+        latents = columns["stage_a"]
+        conditions = self.conditions({"x0": latents, "effnet": columns["semantic"], "pooled": None})
+        drawn = self.draw(latents.shape, conditions, None, Settings("dpmpp_2m", steps=10))
+        rows = (self.data.pictures(raw), self.stage_a.decode(latents), self.stage_a.decode(drawn))
         return grid([list(row) for row in rows])

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from littlecascade.conditioning.image import ImageEncoder
-from littlecascade.data.cache import TensorCache, cached, fingerprint
 from littlecascade.models.previewer import Previewer
 from littlecascade.models.stage_c import StageC
 from littlecascade.pipelines.sampling import Settings
 from littlecascade.presets import find_preset
 from littlecascade.training.config import StageCRun
 from littlecascade.training.draws import Draws
+from littlecascade.training.encoders import text_folder_of
 from littlecascade.training.task import Batch
-from littlecascade.training.tasks.captions import keep
-from littlecascade.training.tasks.common import frozen, grid, semantic_latents
+from littlecascade.training.tasks.common import frozen, grid, keep
 from littlecascade.training.tasks.diffusion import DiffusionTask
 
 COLUMNS = 8
+PIXELS_PER_LATENT = 32
+"""Along a side, as the compressor makes them."""
 
 
 class StageCTask(DiffusionTask):
@@ -32,34 +33,36 @@ class StageCTask(DiffusionTask):
     def __init__(self, config: StageCRun) -> None:
         super().__init__("c", config, find_preset(config.model_version).stage_c)
         self.config = config
-        self.latents = semantic_latents(self.pixels, config, config.effnet_checkpoint_path)
-        self.images = (
-            None if config.image_path is None else self._embed(ImageEncoder.load(config.image_path, torch.float32))
-        )
         path = config.previewer_checkpoint_path
         self.previewer: Previewer | None = None if path is None else frozen("previewer", path)
+        if self.previewer is not None and text_folder_of(config) is not None:
+            self.data.prepare_texts(["", *config.validation_prompts])
 
-    def _embed(self, encoder: ImageEncoder) -> TensorCache:
-        """The embeddings (1, projection) of all pictures."""
-        key = f"{self.pixels.key} {fingerprint(encoder.tower)} {encoder.mean} {encoder.std}"
-        return cached(
-            self.config.cache_folder,
-            "image",
-            key,
-            len(self.pixels),
-            lambda rows: encoder.encode(self.pixels.batch(rows)),
-        )
-
-    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
-        rows = self.captions.choose(indices, draws, self.config.text_dropout)
-        conditions: Batch = {}
-        if self.images is not None:
+    def prepare(self, raw: Any, draws: Draws) -> Batch:
+        columns = self.data.columns(raw)
+        captions, silent = self.data.captions(raw, draws), draws.chance(self.config.text_dropout)
+        conditions: dict[str, Tensor] = {}
+        if self.config.image_path is not None:
             shown = draws.chance(self.config.image_share)
-            alone = (shown & draws.chance(self.config.image_alone)).tolist()
-            rows = [self.captions.empty if silent else row for row, silent in zip(rows, alone, strict=True)]
-            conditions["image"] = keep(self.images[indices], shown)
-        text = self.captions.embed(rows)
-        return {"x0": self.latents[indices], "text": text.hidden, "pooled": text.pooled, **conditions}
+            silent |= shown & draws.chance(self.config.image_alone)
+            conditions["image"] = keep(columns["image"], shown)
+        said = ["" if drop else caption for caption, drop in zip(captions, silent.tolist(), strict=True)]
+        return {"x0": columns["semantic"], **self.words(said, ~silent, draws), **conditions}
+
+    def words(self, texts: Sequence[str], spoken: Tensor, draws: Draws | None) -> dict[str, Tensor]:
+        """What a batch holds of its captions. spoken: (B,), whether one is more than the empty prompt."""
+        hidden, pooled = self.data.embed(texts)
+        if draws is not None and self.config.text_noise:
+            hidden, pooled = (self._blurred(values, spoken, draws) for values in (hidden, pooled))
+        return {"text": hidden, "pooled": pooled}
+
+    def _blurred(self, values: Tensor, spoken: Tensor, draws: Draws) -> Tensor:
+        """Text embeddings (B, T, C), half of those that are `spoken` with noise, so that near ones come to mean alike.
+
+        Its strength is even in [0, text_noise], as a multiple of the embedding's own deviation.
+        """
+        strength = self.config.text_noise * draws.uniform(1, 1) * (spoken & draws.chance(0.5)).view(-1, 1, 1)
+        return values + draws.normal(*values.shape[1:]) * strength * values.std((1, 2), keepdim=True)
 
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         return self.network.encode_conditions(batch["text"], batch["pooled"], batch.get("image"))
@@ -70,9 +73,10 @@ class StageCTask(DiffusionTask):
         if self.previewer is None or not prompts:
             return None
         conditions, empty = (self._prompted(texts) for texts in (prompts, [""] * len(prompts)))
-        pictures = list(self.previewer(self.draw(conditions, empty, Settings("dpmpp_2m", steps=16, guidance=3.0))))
+        side = max(1, self.config.image_size // PIXELS_PER_LATENT)
+        shape = (len(prompts), self.network.config.trunk.out_channels, side, side)
+        pictures = list(self.previewer(self.draw(shape, conditions, empty, Settings("dpmpp_2m", 16, guidance=3.0))))
         return grid([pictures[start : start + COLUMNS] for start in range(0, len(pictures), COLUMNS)])
 
     def _prompted(self, texts: list[str]) -> dict[str, Tensor]:
-        embedding = self.encoder.encode(texts, chunks=1)
-        return self.conditions({"text": embedding.hidden, "pooled": embedding.pooled})
+        return self.conditions(self.words(texts, torch.ones(len(texts), dtype=torch.bool), None))

@@ -18,6 +18,7 @@ from littlecascade.memory.precision import cast
 from littlecascade.presets import find_preset
 from littlecascade.training.config import TextRun
 from littlecascade.training.draws import Draws
+from littlecascade.training.feeds import IndexFeed
 from littlecascade.training.task import Batch, Loss, Phase, Task
 from littlecascade.training.tasks.common import compute_dtype, seeded
 
@@ -39,14 +40,11 @@ class TextTask(Task):
         self.ids, self.mask = self.tokenizer.collate(chunks, positions)
         with seeded(config.seed):
             self.tower = cast(TextTower(preset.text), compute_dtype(config)).train()
+        self.feed = IndexFeed([range(len(self.ids))], config.micro_batch, config.seed)
         self.phases = [Phase("text", {"text": self.tower})]
 
-    @property
-    def count(self) -> int:
-        return len(self.ids)
-
-    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
-        rows = torch.tensor(indices)
+    def prepare(self, raw: Sequence[int], draws: Draws) -> Batch:
+        rows = torch.tensor(raw)
         return {"ids": self.ids[rows], "mask": self.mask[rows], "teacher": self.embeddings[rows].float()}
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:

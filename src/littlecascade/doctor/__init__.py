@@ -1,0 +1,1 @@
+"""What is wrong with a machine, an installation or a run configuration, and what to do about it."""

@@ -1,0 +1,148 @@
+"""Checks of a run configuration: that it can be read, and that all that it names is there and fits together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from littlecascade.checkpoint import files
+from littlecascade.checks import Line
+from littlecascade.doctor import stock
+from littlecascade.errors import InputError, suggest
+from littlecascade.training import preflight
+from littlecascade.training.config import DiffusionRun, RunConfig, load_config, parse_config, read_values
+from littlecascade.training.config_adapters import ControlNetRun, LoraRun
+from littlecascade.training.run import TASKS, settle
+from littlecascade.training.runstate import RunFolder
+
+KINDS: Mapping[str, type[RunConfig]] = {
+    "lora": LoraRun,
+    "controlnet": ControlNetRun,
+    **{name: entry.config for name, entry in TASKS.items()},
+}
+"""The kinds of training that a configuration may be of."""
+
+_CHECKPOINT = 16  # bytes of a value of a checkpoint: float32 of the weights, their average and two moments
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration that can be used. kind: a key of `KINDS`. folder: that it lies in."""
+
+    kind: str
+    config: RunConfig
+    folder: Path
+
+
+def kinds(path: Path, overrides: Sequence[str] = ()) -> dict[str, InputError | None]:
+    """Every kind of training, and why a configuration is not of it; None for those that it may be of.
+
+    A file does not say of which kind it is. It may be of those that know all its keys and lack none. Of the official
+    files, and of any that names a network to go on from, that is one. Raises `InputError` for a file that can't be
+    read.
+    """
+    values, lines = read_values(path, overrides)
+    found: dict[str, InputError | None] = {}
+    for kind, cls in KINDS.items():
+        try:
+            parse_config(cls, values, source=str(path), lines=lines)
+        except InputError as error:
+            found[kind] = error
+        else:
+            found[kind] = None
+    return found
+
+
+def open_run(path: Path, kind: str | None = None, overrides: Sequence[str] = ()) -> Run:
+    """A configuration of a kind, or of the one kind that it can be of.
+
+    Raises `InputError` for an unknown kind, for a file that may be of several, and for whatever is wrong with it.
+    """
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"Unknown kind of training {kind!r}; there are {', '.join(KINDS)}.{suggest(kind, KINDS)}")
+    if kind is None:
+        kind = _only(kinds(path, overrides), path)
+    return Run(kind, load_config(KINDS[kind], path, overrides), path.resolve().parent)
+
+
+def _only(found: Mapping[str, InputError | None], path: Path) -> str:
+    fitting = [kind for kind, error in found.items() if error is None]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise InputError(f"{path} may be for {' or '.join(fitting)}: say which with --task.")
+    problems = {kind: str(error) for kind, error in found.items() if error is not None}
+    nearest = min(problems, key=lambda kind: problems[kind].count("\n"))
+    raise InputError(f"{problems[nearest]}\n(read as {nearest}, which it fits best; --task names another kind)")
+
+
+def settings(run: Run) -> Iterator[Line]:
+    """What the configuration is of, and what is to be said of it."""
+    config = run.config
+    text = f"{run.kind} {config.model_version}, {config.updates:,} updates, in {config.folder}"
+    if run.kind in TASKS:
+        yield Line("ok", "config", text)
+    else:
+        yield Line("note", "config", f"{text}; this version can't train this kind")
+    yield from (Line("note", "config", remark) for remark in config.remarks())
+
+
+def batch(run: Run) -> Iterator[Line]:
+    """How a batch is divided. What does not divide was refused when the configuration was read."""
+    config = run.config
+    steps = f"grad_accum_steps {config.grad_accum_steps} x {config.micro_batch} at once"
+    yield Line("ok", "batch", f"batch_size {config.batch_size} = {steps}")
+
+
+def resumed(run: Run) -> Iterator[Line]:
+    """Whether the run has begun already, and can go on."""
+    folder = RunFolder(run.config.folder)
+    if not folder.state_path.is_file():
+        return
+    try:
+        settle(run.config, folder)
+        step = int(files.metadata(folder.state_path).get("step", 0))
+    except InputError as error:
+        yield Line("fix", "resume", str(error), "Set it back, or choose another experiment_id.")
+        return
+    yield Line("ok", "resume", f"goes on after update {step:,}")
+
+
+def room(run: Run) -> Iterator[Line]:
+    """Whether there is room for checkpoints; a new one is written before the old one is dropped."""
+    config = run.config
+    needed = 2 * _CHECKPOINT * _trained(run)
+    yield from stock.room(config.output_path, "output_path", needed)
+    if not os.access(stock.standing(config.output_path), os.W_OK):
+        text = f"You may not write into output_path {config.output_path}."
+        yield Line("fix", "disk", text, "Set output_path to a folder of yours.")
+    yield from stock.room(config.cache_folder, "cache")
+
+
+def _trained(run: Run) -> int:
+    """Values that are trained, 0 where that is not known beforehand."""
+    from littlecascade.checkpoint.recognise import recognise
+
+    config = run.config
+    path = config.generator_checkpoint_path if run.kind in ("b", "c") and isinstance(config, DiffusionRun) else None
+    if path is None or not path.is_file():
+        return 0
+    try:
+        return sum(part.parameters for part in recognise(path) if part.role == f"stage_{run.kind}")
+    except (InputError, OSError):
+        return 0
+
+
+def _preflight(check: preflight.Check) -> Callable[[Run], Iterable[Line]]:
+    return lambda run: check(run.config, run.folder)
+
+
+CHECKS: tuple[Callable[[Run], Iterable[Line]], ...] = (
+    settings,
+    batch,
+    resumed,
+    *map(_preflight, (preflight.files, preflight.networks, preflight.towers, preflight.data, preflight.samples)),
+    room,
+)
