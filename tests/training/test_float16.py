@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +21,7 @@ from littlecascade.models.stage_c import StageC
 from littlecascade.nn.blocks import ResBlock
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
+from littlecascade.training.feeds import IndexFeed
 from littlecascade.training.loop import Trainer
 from littlecascade.training.optim import scaling
 from littlecascade.training.optim.optimizer import PhaseOptimizer
@@ -59,7 +59,7 @@ def test_a_scale_of_one_is_not_to_blame() -> None:
 def test_gradients_that_float16_would_lose_arrive() -> None:
     module = nn.Linear(1, 1, bias=False).half()
     values = {"experiment_id": "x", "lr": 0.1, "batch_size": 1, "updates": 9, "webdataset_path": "none"}
-    optimizer = PhaseOptimizer({"weight": module.weight}, RunConfig(**values))
+    optimizer = PhaseOptimizer({"weight": module.weight}, RunConfig(**values, precision="float16"))
     optimizer.begin(0, 1.0)
     optimizer.backward(module(torch.ones(1, 1).half()).float().sum() * 1e-9)
     assert torch.tensor(1e-9).half() == 0
@@ -100,10 +100,9 @@ class Regression(Task):
     The first `lost` losses are not finite.
     """
 
-    count = 64
-
     def __init__(self, config: RunConfig, small_networks: ModuleType, *, hot: bool, lost: int = 0) -> None:
         self.lost = lost
+        self.feed = IndexFeed([range(64)], config.micro_batch, config.seed)
         make = partial(StageC, small_networks.CONFIGS["stage_c"])
         self.teacher, network = make().requires_grad_(False), make()
         own, other = (small_networks.weights("stage_c", seed=seed) for seed in (0, 1))
@@ -115,7 +114,7 @@ class Regression(Task):
         self.network: StageC = cast(network, DTYPES[config.precision]).train().requires_grad_(True)
         self.phases = [Phase("c", {"stage_c": self.network})]
 
-    def fetch(self, indices: Sequence[int], draws: Draws) -> Batch:
+    def prepare(self, raw: Any, draws: Draws) -> Batch:
         return {"x": draws.normal(6, 4, 4), "text": draws.normal(3, 64), "time": draws.uniform()}
 
     def predict(self, network: StageC, batch: Batch) -> Tensor:
@@ -150,7 +149,7 @@ def loss_of(tensors: dict[str, Tensor], small_networks: ModuleType) -> float:
     task.network.load_state_dict(tensors)
     rows = range(64)
     with torch.no_grad():
-        return float(task.loss("c", task.fetch(rows, Draws(9, rows)), Draws(0, rows), 1.0).value)
+        return float(task.loss("c", task.prepare(rows, Draws(9, rows)), Draws(0, rows), 1.0).value)
 
 
 @pytest.mark.parametrize("hot", [pytest.param(False, marks=pytest.mark.slow), True])

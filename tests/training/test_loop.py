@@ -36,12 +36,13 @@ MODES = [
     {"precision": "bfloat16"},
     {"optimizer": "muon", "grad_accum_steps": 2},
     {"precision": "float16", "grad_accum_steps": 2},
-    {"optimizer": "adamw8bit"},
+    {"optimizer": "adamw8bit", "ema_beta": 0.0, "ema_iters": 1},
     {"optimizer": "adafactor", "precision": "float16", "fused_backward": True},
     {"optimizer": "prodigy", "lr": 1.0, "precision": "bfloat16"},
     {"optimizer": "adamw", "precision": "bfloat16", "master_weights": "none", "grad_accum_steps": 2},
     {"optimizer": "adamw8bit", "precision": "float16", "master_weights": "none"},
     {"optimizer": "adafactor", "precision": "bfloat16", "master_weights": "none", "fused_backward": True},
+    {"optimizer": "adafactor", "precision": "float16", "master_weights": "none", "ema_beta": 0.0, "ema_iters": 1},
     {"optimizer": "muon", "precision": "bfloat16", "master_weights": "none", "fused_backward": True},
 ]
 

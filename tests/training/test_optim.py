@@ -185,6 +185,15 @@ def test_averages_against_a_loop_by_hand() -> None:
         assert torch.allclose(ema.average["w"].double(), expected, atol=1e-6), step
 
 
+def test_averages_that_are_never_but_the_weights_are_not_kept() -> None:
+    weights = {"w": torch.ones(2)}
+    ema = Ema(weights, beta=0.0, every=1, start=3)
+    assert ema.average["w"] is weights["w"]
+    weights["w"] += 1
+    ema.update(weights, 7)
+    assert ema.average["w"].tolist() == [2, 2]
+
+
 def test_averages_are_float32_and_their_own() -> None:
     weights = {"w": torch.ones(2, dtype=torch.bfloat16)}
     ema = Ema(weights, beta=0.999, every=1, start=0)

@@ -17,6 +17,7 @@ from littlecascade.checkpoint import files
 from littlecascade.errors import InputError
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
+from littlecascade.training.feeds import IndexFeed
 from littlecascade.training.loop import Trainer
 from littlecascade.training.room import Room, is_out_of_memory
 from littlecascade.training.runstate import RunFolder
@@ -137,15 +138,14 @@ class Recomputing(nn.Linear):
 
 
 class LinearTask(Task):
-    count = 8
-
-    def __init__(self) -> None:
+    def __init__(self, config: RunConfig) -> None:
         torch.manual_seed(0)
+        self.feed = IndexFeed([range(8)], config.micro_batch, config.seed)
         self.network = Recomputing(3, 3)
         self.phases = [Phase("one", {"network": self.network})]
 
-    def fetch(self, indices: Any, draws: Draws) -> Batch:
-        return {"x": draws.normal(3), "captions": [str(index) for index in indices], "scale": 2.0}
+    def prepare(self, raw: list[int], draws: Draws) -> Batch:
+        return {"x": draws.normal(3), "captions": [str(index) for index in raw], "scale": 2.0}
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
         assert len(batch["captions"]) == len(batch["x"])
@@ -160,7 +160,7 @@ class LinearTask(Task):
 
 def linear(config: RunConfig) -> Trainer:
     RunFolder(config.folder).open({})
-    return Trainer(LinearTask(), config, RunFolder(config.folder))
+    return Trainer(LinearTask(config), config, RunFolder(config.folder))
 
 
 def test_at_micro_batches_of_one_it_computes_activations_anew(toy: ModuleType, tmp_path: Path, capsys: Any) -> None:

@@ -71,9 +71,12 @@ def divide(network: Trunk) -> dict[str, Factor]:
     return factors if divisor > 1 else {}
 
 
+@torch.no_grad()
 def undivide(network: Trunk) -> None:
-    """Have a network expect undivided weights again; to give it these is left to the caller."""
-    network.divide_stream(1 / network.divisor)
+    """Take back a division, in the network's weights, too, as far as their type still holds what they were."""
+    factors, _ = network.divide_stream(1 / network.divisor)
+    for name, factor in factors.items():
+        network.get_parameter(name).mul_(factor)
 
 
 def _needed(network: Trunk) -> float:

@@ -125,7 +125,7 @@ class Trunk(nn.Module):
         for norm in _norms(*self.stream_sources()):
             norm.gain /= scale
         self.divisor *= scale
-        self.factors = factors
+        self.factors = {name: factor * self.factors.get(name, 1.0) for name, factor in factors.items()}
         wide = tuple(f"{name}.channelwise." for name, block in self.named_modules() if getattr(block, "wide", False))
         return Division(factors, frozenset(name for name, _ in self.named_parameters() if name.startswith(wide)))
 

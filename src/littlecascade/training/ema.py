@@ -11,17 +11,22 @@ from torch import Tensor
 class Ema:
     """Averages of named tensors, float32: every `every` updates they become `beta` averages + (1 - `beta`) weights.
 
-    Up to and including update number `start` they are plain copies.
+    Up to and including update number `start` they are plain copies. Where `beta` is 0 and `every` 1 they would never be
+    anything else: then nothing is kept, and `average` is `tensors`, a mapping that always gives the present ones.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], *, beta: float, every: int, start: int) -> None:
         self.beta, self.every, self.start = beta, every, start
-        self.average = {name: tensor.detach().float().clone() for name, tensor in tensors.items()}
+        self.average = tensors if self._idle else {name: own.detach().float().clone() for name, own in tensors.items()}
+
+    @property
+    def _idle(self) -> bool:
+        return self.beta == 0 and self.every == 1
 
     @torch.no_grad()
     def update(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Take in the weights after update number `step` (counted from 1)."""
-        if step % self.every and step > self.start:
+        if self._idle or (step % self.every and step > self.start):
             return
         weight = 1.0 if step <= self.start else 1 - self.beta
         for name, average in self.average.items():

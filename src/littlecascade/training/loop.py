@@ -86,9 +86,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this moment, and a backup of it where one is due."""
-        moments = {name: partial(_same, tensor) for name, tensor in self._moments().items()}
-        tensors = self._tensors()
-        tensors = LazyTensors({name: partial(tensors.__getitem__, name) for name in tensors} | moments)
+        tensors = _merged(self._tensors(), self._moments())
         backup = self.config.backup_every is not None and self.step % self.config.backup_every == 0
         place = self.task.feed.state(self._number(self.step))
         self.folder.save(Checkpoint(self.step, self.skipped, tensors, place), backup=backup)
@@ -213,8 +211,7 @@ class Trainer:
 
     def _averaging(self) -> Mapping[str, Tensor]:
         """What is averaged: the weights, and the statistics that batch normalisation gathered with them."""
-        statistics = {name: partial(_same, own) for name, own in self._statistics().items()}
-        return LazyTensors({name: weight.read for name, weight in self._weights().items()} | statistics)
+        return _merged(LazyTensors({name: own.read for name, own in self._weights().items()}), self._statistics())
 
     def _weights(self) -> dict[str, Weight]:
         return {name: weight for optimizer in self.optimizers.values() for name, weight in optimizer.weights.items()}
@@ -232,13 +229,17 @@ class Trainer:
 
     def _tensors(self) -> Mapping[str, Tensor]:
         """What every checkpoint of this run holds, beside what `_moments` gives."""
-        others = {name: partial(_same, tensor) for name, tensor in self._others().items()}
-        return LazyTensors(others | {name: weight.stored for name, weight in self._stored_weights().items()})
+        return _merged(
+            self._others(), LazyTensors({name: weight.stored for name, weight in self._stored_weights().items()})
+        )
 
-    def _others(self) -> dict[str, Tensor]:
-        tensors = {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
-        tensors |= {f"buffer.{name}": tensor for name, tensor in self._buffers().items()}
-        return tensors | {f"task.{name}": tensor for name, tensor in self.task.extra_state().items()}
+    def _others(self) -> Mapping[str, Tensor]:
+        average = self.ema.average
+        return _merged(
+            LazyTensors({f"ema.{name}": partial(average.__getitem__, name) for name in average}),
+            {f"buffer.{name}": tensor for name, tensor in self._buffers().items()},
+            {f"task.{name}": tensor for name, tensor in self.task.extra_state().items()},
+        )
 
     def _stored_weights(self) -> dict[str, Weight]:
         return {
@@ -260,8 +261,8 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._check(checkpoint)
         self.step, self.skipped = checkpoint.step, checkpoint.skipped
-        self.task.feed.load_state(dict(checkpoint.place))
         self.room.load(checkpoint.tensors)
+        self.task.feed.load_state(dict(checkpoint.place))
         for name, tensor in self._others().items():
             tensor.copy_(checkpoint.tensors[name])
         for name, weight in self._stored_weights().items():
@@ -356,8 +357,9 @@ def _mean(values: list[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+def _merged(*mappings: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """All tensors of several mappings, none of them made before it is asked for."""
+    return LazyTensors({name: partial(own.__getitem__, name) for own in mappings for name in own})
 
 
 def _keep(tensors: Mapping[str, Tensor]) -> Callable[[], None]:

@@ -52,7 +52,7 @@ class Checkpointable(Protocol):
 class Room:
     """How many pictures go through the networks at once, and whether these keep their activations.
 
-    modules: of all phases.
+    modules: all that gradients flow through.
     """
 
     def __init__(self, config: RunConfig, modules: Sequence[nn.Module]) -> None:

@@ -41,6 +41,11 @@ class Task(ABC):
     feed: AnyFeed
 
     @property
+    def networks(self) -> Sequence[nn.Module]:
+        """All that gradients flow through, trained or not."""
+        return [module for phase in self.phases for module in phase.modules.values()]
+
+    @property
     def broken(self) -> Sequence[str]:
         """What of the data could not be read so far, and why."""
         return ()

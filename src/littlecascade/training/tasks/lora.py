@@ -55,15 +55,14 @@ class LoraTask(StageCTask):
 
     def build(self, built: Any, config: DiffusionRun) -> Any:
         assert config.generator_checkpoint_path is not None
-        dtype = compute_dtype(config)
-        network = load_network("stage_c", config.generator_checkpoint_path, config=built, dtype=dtype)
-        if dtype == torch.float16:
+        network = load_network("stage_c", config.generator_checkpoint_path, config=built, dtype=compute_dtype(config))
+        if network.dtype == torch.float16:
             rescale.divide(network)
         return network
 
     @property
     def networks(self) -> Sequence[nn.Module]:
-        return [self.network, *super().networks]
+        return [*super().networks, self.network]
 
     def words(self, texts: Sequence[str], spoken: Tensor, draws: Draws | None) -> dict[str, Tensor]:
         return super().words(texts, spoken, draws) if self.vocabulary is None else self.vocabulary.read(texts)
