@@ -42,16 +42,6 @@ class Task(ABC):
 
     @property
     def networks(self) -> Sequence[nn.Module]:
-        """All that gradients flow through, trained or not."""
-        return [module for phase in self.phases for module in phase.modules.values()]
-
-    @property
-    def broken(self) -> Sequence[str]:
-        """What of the data could not be read so far, and why."""
-        return ()
-
-    @property
-    def networks(self) -> Sequence[nn.Module]:
         """The networks that gradients flow through: those that are trained, and frozen ones that they are part of."""
         return [module for phase in self.phases for module in phase.modules.values()]
 
