@@ -35,7 +35,6 @@ class OfficialKeys(BaseModel):
     without_effect: ClassVar[Mapping[str, str]] = {
         "checkpoint_path": "checkpoints are in the run's folder, output_path / experiment_id",
         "use_fsdp": "one process trains",
-        "use_8bit_adam": "`optimizer` chooses",
         "wandb_project": "metrics.jsonl and report.html are in the run's folder, nothing is sent anywhere",
     }
 
@@ -45,7 +44,7 @@ class OfficialKeys(BaseModel):
     allow_tf32: bool = True
     dtype: Precision | None = None  # stands for `precision` where that is not given
     use_fsdp: bool | None = None
-    use_8bit_adam: bool = False
+    use_8bit_adam: bool = False  # stands for `optimizer: adamw8bit` where that is not given
     wandb_project: str | None = None
     wandb_entity: str | None = None
 
@@ -129,7 +128,8 @@ class RunConfig(OfficialKeys):
     def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """What is meant where `values` leave a key out, as far as it depends on other keys."""
         dtype = values.get("dtype")
-        return {"precision": dtype} if dtype in get_args(Precision) else {}
+        meant = {"precision": dtype} if dtype in get_args(Precision) else {}
+        return meant | ({"optimizer": "adamw8bit"} if values.get("use_8bit_adam") is True else {})
 
     def check(self) -> None:
         """Raise `InputError` for settings that contradict each other, or name a size that there is not."""

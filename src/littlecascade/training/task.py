@@ -45,6 +45,11 @@ class Task(ABC):
         """The networks that gradients flow through: those that are trained, and frozen ones that they are part of."""
         return [module for phase in self.phases for module in phase.modules.values()]
 
+    @property
+    def broken(self) -> Sequence[str]:
+        """What of the data could not be read so far, and why."""
+        return ()
+
     @abstractmethod
     def prepare(self, raw: Any, draws: Draws) -> Batch:
         """The batch of what `feed` gave: tensors (B, ...) by name, or None. Runs in another thread.
