@@ -38,7 +38,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """What brings pictures of a mode from a profile to sRGB, or None if they are to stay as they are."""
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if own.profile.xcolor_space.strip() != _SPACES.get(mode):
+        if own.profile.xcolor_space.strip() != _SPACES.get(mode):  # pyright: ignore[reportAttributeAccessIssue]
             return None
         to = "RGBA" if mode == "RGBA" else "RGB"
         transform = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, to)

@@ -17,8 +17,10 @@ from PIL import Image
 from littlecascade.checkpoint.places import STAGES
 from littlecascade.checks import Line
 from littlecascade.data import places
+from littlecascade.data.files import File
 from littlecascade.data.pictures import to_rgb
-from littlecascade.data.sources import PICTURE_SUFFIXES, Member, Sample, group, scan_tar
+from littlecascade.data.samples import PICTURE_SUFFIXES, Group, LooseFiles, Sample, TarMembers
+from littlecascade.data.sources import scan_tar
 from littlecascade.data.tars import Entry
 from littlecascade.errors import InputError, nearest
 from littlecascade.training import paths
@@ -165,14 +167,14 @@ def _first(entries: Iterable[Path]) -> Iterator[Sample]:
     """The samples in files, each opened when it is asked for."""
     for path in entries:
         if path.suffix == ".tar":
-            members = islice((entry for entry in scan_tar(path) if isinstance(entry, Entry)), _MEMBERS)
-            yield from group(
-                ((entry.name, Member(path, entry.offset, entry.size)) for entry in members), f"{path.name}/"
-            )
+            members = TarMembers(path)
+            for entry in islice((entry for entry in scan_tar(path) if isinstance(entry, Entry)), _MEMBERS):
+                members.append(entry)
+            yield from Group(members, f"{path.name}/")
         elif path.suffix.lower() in PICTURE_SUFFIXES:
             beside = (path, path.with_suffix(".txt"), path.with_suffix(".json"))
-            there = [entry for entry in beside if entry.is_file()]
-            yield from group((entry.name, Member(entry, 0, entry.stat().st_size)) for entry in there)
+            there = [File(entry.name, entry, entry.stat().st_size) for entry in beside if entry.is_file()]
+            yield from Group(LooseFiles(there))
 
 
 def networks(config: RunConfig, folder: Path) -> Iterator[Line]:
