@@ -83,7 +83,7 @@ def built(source: StageB | StageC, divisor: float, dtype: torch.dtype) -> StageB
 
 def off(one: Tensor, other: Tensor) -> float:
     """The largest difference, in deviations of the second."""
-    return float((one.float() - other).abs().max() / other.std())
+    return float(((one.float() - other).abs().max() / other.std()).detach())
 
 
 @KINDS

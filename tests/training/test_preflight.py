@@ -81,17 +81,17 @@ def test_a_whole_run_is_ready(tmp_path: Path, pictures: Path) -> None:
 
 def test_all_that_is_missing_is_one_error_with_what_was_tried_and_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "work" / "models").mkdir()
-    near = tmp_path / "work" / "models" / "effnet_encoder2.safetensors"
+    near = tmp_path / "work" / "models" / "encoder2.safetensors"
     near.touch()
-    (tmp_path / "work" / "models" / "effnet_encoder.txt").touch()  # another kind of file is not near
+    (tmp_path / "work" / "models" / "encoder.txt").touch()  # another kind of file is not near
     config, path = load(
-        tmp_path, effnet_checkpoint_path="models/effnet_encoder.safetensors", webdataset_path="file:data/out.tar"
+        tmp_path, effnet_checkpoint_path="models/encoder.safetensors", webdataset_path="file:data/out.tar"
     )
     with pytest.raises(InputError) as caught:
         preflight.require(config, path.parent)
     said = str(caught.value)
     for folder in ("configs", "work"):
-        assert str(tmp_path / folder / "models" / "effnet_encoder.safetensors") in said
+        assert str(tmp_path / folder / "models" / "encoder.safetensors") in said
         assert str(tmp_path / folder / "data" / "out.tar") in said
     assert f"Nearest to it is {near}." in said
 
