@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -35,25 +36,30 @@ from littlecascade.data.render import Rendering
 from littlecascade.data.shards import Target
 
 SIZE, QUALITY, DISTINCT = 512, 95, 8
+FLIPS = (None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
 POLL = 0.02  # seconds
 
 
 def make_pictures(folder: Path, count: int, width: int) -> list[Path]:
-    """JPEG files of 4 : 3 with captions: parts of photographs that come with scikit-image, with some noise."""
+    """JPEG files of 4 : 3 with captions: parts of photographs that come with scikit-image, with some noise.
+
+    Up to 192 are unlike one another: they are turned over, and their colours change places.
+    """
     from skimage import data
 
     photographs = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea", "rocket")]
     rng = np.random.default_rng(0)
-    files: list[bytes] = []
+    bases: list[Image.Image] = []
     for number in range(min(count, DISTINCT)):
         image = ImageOps.fit(photographs[number % 4], (width, width * 3 // 4), centering=tuple(rng.random(2)))
         noise = rng.normal(0, 4, (image.height, image.width, 1))
-        buffer = io.BytesIO()
-        Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
-        files.append(buffer.getvalue())
+        bases.append(Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8)))
+    changes = itertools.product(itertools.permutations(range(3)), FLIPS, bases)
     paths = [folder / f"{number:06}.jpg" for number in range(count)]
-    for number, path in enumerate(paths):
-        path.write_bytes(files[number % DISTINCT])
+    for number, (path, (channels, flip, base)) in enumerate(zip(paths, itertools.cycle(changes), strict=False)):
+        image = base if flip is None else base.transpose(flip)
+        bands = image.split()
+        Image.merge("RGB", [bands[channel] for channel in channels]).save(path, quality=90)
         path.with_suffix(".txt").write_text(f"picture {number}")
     return paths
 
@@ -136,13 +142,14 @@ def measure_speed(folder: Path, count: int, width: int, rounds: int, workers: in
 
 
 def measure_memory(folder: Path, counts: list[int]) -> None:
-    """The most that a build takes for numbers of small pictures: its main process, and all of them together."""
+    """The most that a build takes for numbers of small pictures, no two alike: its main process, and all together."""
+    rng = np.random.default_rng(0)
     for count in counts:
         source = folder / f"in-{count}"
         source.mkdir()
-        Image.linear_gradient("L").resize((64, 48)).save(source / "0.jpg")
-        for number in range(1, count):
-            os.link(source / "0.jpg", source / f"{number}.jpg")
+        for number in range(count):
+            areas = Image.fromarray(rng.integers(0, 256, (8, 9, 3), dtype=np.uint8))
+            areas.resize((36, 32), Image.Resampling.NEAREST).save(source / f"{number}.jpg")
         words = ["data", "build", str(source), "-o", str(folder / f"{count}"), "--size", "32", "--captions", "folder"]
         build = psutil.Popen([sys.executable, "-m", "littlecascade", *words], stdout=subprocess.DEVNULL)
         main = total = 0

@@ -143,7 +143,7 @@ def build(source: str, target: Target, settings: Settings, *, workers: int, over
         kept=len(done),
         left_out=named(findings.left_out, samples),
         notes=named(findings.notes, samples),
-        copies=_copies(findings, samples),
+        copies=_copies(findings, samples, target, shards),
         unused=unused,
         path=target.beside("report.json"),
     )
@@ -216,11 +216,14 @@ def _survey(samples: Sequence[Sample], settings: Settings, workers: int) -> list
     return dropped
 
 
-def _copies(findings: Findings, samples: Sequence[Sample]) -> Sequence[Sequence[str]]:
-    """The names of those that were written and are copies of one another."""
-    sources = findings.sources
-    with Comparison(Made(len(sources), lambda place: samples[sources[place]])) as same:
+def _copies(
+    findings: Findings, samples: Sequence[Sample], target: Target, shards: Sequence[Done]
+) -> Sequence[Sequence[str]]:
+    """The names of those that were written and are copies of one another, compared as they lie in the shards."""
+    written = find_samples([str(target.shard(number).absolute()) for number in range(len(shards))]) if shards else []
+    with Comparison(written) as same:
         groups = [array("I", group) for group in alike(findings.fingerprints, findings.colours, same)]
+    sources = findings.sources
     return Made(len(groups), lambda number: [samples[sources[place]].name for place in groups[number]])
 
 

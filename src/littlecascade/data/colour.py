@@ -8,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-_SPACES = {"RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK", "L": "GRAY"}
-"""The colour space of the profile that a mode of Pillow can have, as profiles call it."""
+_SPACES = {"RGB": b"RGB ", "RGBA": b"RGB ", "CMYK": b"CMYK", "L": b"GRAY"}
+"""The colour space of the profile that a mode of Pillow can have, as the header of a profile has it."""
+_SPACE = slice(16, 20)  # bytes of the header
 _NEAR = 2  # levels by which sRGB profiles of several makers differ
 _CORNERS = np.stack(np.meshgrid(*[np.linspace(0, 255, 6)] * 3), -1).reshape(1, -1, 3).astype(np.uint8)
 
@@ -37,9 +38,9 @@ def in_srgb(image: Image.Image) -> Image.Image:
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """What brings pictures of a mode from a profile to sRGB, or None if they are to stay as they are."""
     try:
-        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if own.profile.xcolor_space.strip() != _SPACES.get(mode):  # pyright: ignore[reportAttributeAccessIssue]
+        if profile[_SPACE] != _SPACES.get(mode):
             return None
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         to = "RGBA" if mode == "RGBA" else "RGB"
         transform = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, to)
         return None if mode in ("RGB", "RGBA") and _changes_nothing(transform, mode) else transform
