@@ -47,7 +47,8 @@ IMAGE_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
 RUNS = (
     Run("text", "text", {name: f"text/{name}" for name in TEXT_FILES}),
-    Run("stage_a", "a", {"stage_a.safetensors": "stage_a.safetensors"}),
+    Run("stage_a", "a", {}),  # its encoder is in what the next run exports
+    Run("stage_a_decoder", "a", {"stage_a.safetensors": "stage_a.safetensors"}),
     Run(
         "compressor",
         "compressor",

@@ -28,7 +28,8 @@ class Drawing:
 
     image_size: side in pixels that it draws at its best. compression: pixels per Stage C latent, along a side, when
     drawing; the compressor's own factor is 32, and Stage B accepts both. sampler, steps, guidance and rescale are Stage
-    C's; Stage B has its own sampler and steps, and runs without guidance, which changes little there.
+    C's; Stage B has its own sampler, steps and guidance. At 1 it is unguided, at half the cost: with the official weights
+    guidance changes little there, where a small Stage B gains sharpness and fidelity.
     """
 
     image_size: int
@@ -39,6 +40,7 @@ class Drawing:
     rescale: float = 0.7
     decoder_sampler: str = "ddpm"
     decoder_steps: int = 10
+    decoder_guidance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,14 @@ TINY = Preset(
     text=TextConfig(width=192, depth=4, heads=3, projection=384, activation="gelu", vocab_size=8192, positions=16),
     image=VisionConfig(width=192, depth=3, heads=3, projection=384, activation="gelu", image_size=128, patch=16),
     drawing=Drawing(
-        image_size=128, compression=32.0, sampler="dpmpp_2m", guidance=3.0, rescale=0.0, decoder_sampler="dpmpp_2m"
+        image_size=128,
+        compression=32.0,
+        sampler="dpmpp_2m",
+        guidance=3.0,
+        rescale=0.0,
+        decoder_sampler="ddim",
+        decoder_steps=6,
+        decoder_guidance=1.75,
     ),
 )
 

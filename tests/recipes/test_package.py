@@ -25,7 +25,7 @@ from littlecascade.pipelines.model import Model
 from littlecascade.presets import TINY
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "emoji"
-EXPORTS = {"stage_a": "stage_a", "stage_b": "stage_b", "stage_c": "stage_c", "compressor": "compressor"}
+EXPORTS = {"stage_a": "stage_a_decoder", "stage_b": "stage_b", "stage_c": "stage_c", "compressor": "compressor"}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def recipe():
 
 @pytest.fixture
 def runs(tmp_path, recipe, monkeypatch) -> Path:
-    """Six finished runs whose networks hold small random weights."""
+    """Seven finished runs whose networks hold small random weights."""
     monkeypatch.setattr(recipe.package, "LARGEST", 100_000_000)
     folder = tmp_path / "runs"
     for role, run in (EXPORTS | {"previewer": "compressor"}).items():
@@ -53,6 +53,7 @@ def runs(tmp_path, recipe, monkeypatch) -> Path:
     TextEncoder(TextTower(TINY.text), words).save(folder / "text" / "export", torch.float16)
     ImageEncoder(VisionTower(TINY.image)).save(folder / "image" / "export", torch.float16)
     for run in recipe.package.RUNS:
+        (folder / run.folder).mkdir(exist_ok=True)
         rows = [{"step": 10, "seconds": 30.0, "psnr": 9.0}, {"step": 16, "seconds": 50.0, "psnr": 12.0}]
         (folder / run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         (folder / run.folder / "config.yaml").write_text("batch_size: 8\nprecision: float32\n", "utf-8")
@@ -72,7 +73,7 @@ def test_a_package_holds_everything_and_draws(recipe, runs, tmp_path):
     assert "an abacus" in card
     assert "By hand." in card
     assert "| stage_c | 16 | 8 | 128 | float32 | 0.17 |" in card  # 10 x 30 s + 6 x 50 s
-    assert "| in all |  |  |  |  | 1.00 |" in card
+    assert "| in all |  |  |  |  | 1.17 |" in card
     assert "littlecascade train c recipes/emoji/stage_c.yaml" in card
     assert "Not measured yet" in card
 
@@ -102,7 +103,7 @@ def test_what_is_missing_is_listed_and_nothing_written(recipe, runs, tmp_path, c
 
 
 def test_other_precisions_and_too_much_are_refused(recipe, runs, tmp_path, monkeypatch):
-    path = runs / "stage_a" / "export" / "stage_a.safetensors"
+    path = runs / "stage_a_decoder" / "export" / "stage_a.safetensors"
     files.save(path, {name: tensor.float() for name, tensor in files.load(path).items()}, files.metadata(path))
     with pytest.raises(InputError, match=r"stage_a\.safetensors holds F32"):
         recipe.package.package(runs, tmp_path / "tiny", None, "")
