@@ -28,8 +28,8 @@ class Drawing:
 
     image_size: side in pixels that it draws at its best. compression: pixels per Stage C latent, along a side, when
     drawing; the compressor's own factor is 32, and Stage B accepts both. sampler, steps, guidance and rescale are Stage
-    C's; Stage B has its own sampler, steps and guidance. At 1 it is unguided, at half the cost: with the official weights
-    guidance changes little there, where a small Stage B gains sharpness and fidelity.
+    C's; Stage B has its own sampler, steps and guidance. At 1 it is unguided, at half the cost: the official Stage B
+    changes little by guidance, and a small one gains sharpness and fidelity.
     """
 
     image_size: int

@@ -101,6 +101,8 @@ def test_the_shipped_weights_draw_the_same_pictures_in_diffusers(parity: ModuleT
         rescale=0.0,
         sampler="ddpm",
         decoder_sampler="ddpm",
+        decoder_steps=shipped.decoder.steps,
+        decoder_guidance=shipped.decoder.guidance,
     )
     assert parity.difference(result.latents, theirs.latents) < BOUND
     for picture, pixels in zip(result.images, theirs.pixels, strict=True):
