@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
@@ -25,6 +25,7 @@ def yes(one: int, other: int) -> bool:
     return True
 
 
+@settings(deadline=None)  # processor time is not what is tested
 @given(
     originals=st.lists(st.integers(0, 2**64 - 1), max_size=8),
     flips=st.lists(st.lists(st.integers(0, 63), max_size=DISTANCE + 2), max_size=8),

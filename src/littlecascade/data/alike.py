@@ -10,7 +10,6 @@ import io
 import tempfile
 import warnings
 from array import array
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations, islice
 from typing import Any
@@ -33,6 +32,7 @@ photographs, copies that were encoded anew, resized, lightened by 15 % or croppe
 """
 _TINT = 8  # levels by which a channel of the mean colour may be off, once both are equally bright
 _BRIGHTER = 1.35  # times that a copy may be as bright
+_NONE = -1  # where there is no further one
 _MOST = 64  # pictures that one is compared with
 
 _HALF = np.uint64(32)  # bits
@@ -54,17 +54,33 @@ def alike(
         return
     kinds, kind_of = _kinds(np.asarray(fingerprints, np.uint64), np.asarray(colours, np.uint32))
     near = _Neighbours(_close_pairs(*kinds, DISTANCE), len(kinds[0]))
-    firsts: defaultdict[int, list[int]] = defaultdict(list)  # of the groups, by the kind of their first member
+    firsts = _Chains(len(kinds[0]), len(fingerprints))  # of the groups, by the kind of their first member
     groups: dict[int, array[int]] = {}
     for index in np.flatnonzero((near.counts + (np.bincount(kind_of) > 1))[kind_of]).tolist():
         kind = int(kind_of[index])
-        candidates = (first for other in (kind, *near.of(kind)) for first in firsts.get(other, ()))
+        candidates = (first for other in (kind, *near.of(kind)) for first in firsts.of(other))
         found = next((first for first in islice(candidates, _MOST) if same(first, index)), None)
         if found is None:
-            firsts[kind].append(index)
+            firsts.add(kind, index)
         else:
             groups.setdefault(found, array("I", [found])).append(index)
     yield from (groups[first].tolist() for first in sorted(groups))
+
+
+class _Chains:
+    """Indices by kind, the newest first, in arrays: so many lists would take much memory."""
+
+    def __init__(self, kinds: int, indices: int) -> None:
+        self._newest, self._before = np.full(kinds, _NONE, np.int32), np.full(indices, _NONE, np.int32)
+
+    def add(self, kind: int, index: int) -> None:
+        self._before[index], self._newest[kind] = self._newest[kind], index
+
+    def of(self, kind: int) -> Iterator[int]:
+        index = int(self._newest[kind])
+        while index != _NONE:
+            yield index
+            index = int(self._before[index])
 
 
 def _kinds(hashes: _Hashes, colours: _Colours) -> tuple[tuple[_Hashes, _Colours], _Numbers]:
@@ -84,11 +100,13 @@ class _Neighbours:
     def __init__(self, pairs: Iterable[tuple[_Numbers, _Numbers]], kinds: int) -> None:
         found, waiting = np.empty(0, np.uint64), list[_Hashes]()
         for one, other in pairs:
-            first, second = one.astype(np.uint64), other.astype(np.uint64)
-            waiting += [first << _HALF | second, second << _HALF | first]
-            if sum(map(len, waiting)) > max(_WAITING, len(found)):
+            lower, upper = np.minimum(one, other), np.maximum(one, other)
+            waiting.append(lower.astype(np.uint64) << _HALF | upper)
+            if sum(map(len, waiting)) > max(_WAITING, len(found) // 4):
                 found, waiting = np.unique(np.concatenate([found, *waiting])), []
         found = np.unique(np.concatenate([found, *waiting]))
+        found = np.concatenate([found, found << _HALF | found >> _HALF])
+        found.sort()
         self._others = found.astype(np.uint32)  # the lower half of each
         self.counts = np.bincount((found >> _HALF).astype(np.int64), minlength=kinds).astype(np.uint32)
         self._ends = np.cumsum(self.counts, dtype=np.uint32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -194,16 +194,19 @@ def is_hidden(name: str) -> bool:
     return not last or last.startswith(".")
 
 
-def _by_suffix(names: Iterable[str]) -> tuple[list[_Keys], list[_Places]]:
+def _by_suffix(names: Sequence[str]) -> tuple[list[_Keys], list[_Places]]:
     """Of the pictures, the texts and the fields, in their order: what stands for their stems, and their places."""
     kinds = dict.fromkeys(PICTURE_SUFFIXES, 0) | {suffix: kind for kind, suffix in enumerate(SIDECAR_SUFFIXES, 1)}
-    keys, places = [array("q") for _ in range(3)], [array("i") for _ in range(3)]
-    for place, name in enumerate(names):
-        stem, suffix = stem_and_suffix(name)
-        if suffix in kinds and not is_hidden(name):
-            keys[kinds[suffix]].append(hash(stem))  # 64 bits: two of a million stems share them once in 10^7 times
-            places[kinds[suffix]].append(place)
-    return [np.asarray(column) for column in keys], [np.asarray(column) for column in places]
+
+    def marked() -> Iterator[tuple[int, int]]:
+        for name in names:
+            stem, suffix = stem_and_suffix(name)
+            # 64 bits of a hash: two of a million stems share them once in 10^7 times
+            yield hash(stem), _NONE if is_hidden(name) else kinds.get(suffix, _NONE)
+
+    marks = np.fromiter(marked(), dtype=[("key", np.int64), ("kind", np.int8)], count=len(names))
+    places = [np.flatnonzero(marks["kind"] == kind).astype(np.int32) for kind in range(1 + len(SIDECAR_SUFFIXES))]
+    return [marks["key"][some] for some in places], places
 
 
 def _last(keys: _Keys, places: _Places, wanted: _Keys) -> _Places:
