@@ -45,7 +45,7 @@ def make_inputs(folder: Path, pictures: int = 16) -> dict[str, dict[str, Any]]:
     tokenizer.save(folder / "text")
     TextEncoder(TextTower(TINY.text), tokenizer).save(folder / "text", torch.float16)
     ImageEncoder(VisionTower(TINY.image)).save(folder / "image", torch.float16)
-    for role in ("stage_a", "compressor", "previewer"):
+    for role in ("stage_a", "stage_c", "compressor", "previewer"):
         network = ROLES[role].network(getattr(TINY, role))
         network.initialise(torch.Generator().manual_seed(0))
         save_network(role, network.eval(), folder / ROLES[role].file, dtype=torch.float16)
@@ -91,7 +91,7 @@ def configurations(folder: Path) -> dict[str, dict[str, Any]]:
         "objective": "v",
         "loss_weight": "uniform",
     }
-    own: Mapping[str, dict[str, Any]] = {
+    own: dict[str, dict[str, Any]] = {
         "a": {"crop": 16, "adversarial_weight": 0.1, "adversarial_start": 0.5},
         "compressor": {},
         "text": {"teacher_path": str(folder / "teacher.safetensors"), "tokenizer_path": str(folder / "text")},
@@ -99,7 +99,8 @@ def configurations(folder: Path) -> dict[str, dict[str, Any]]:
         "b": diffusion | {"stage_a_checkpoint_path": str(folder / ROLES["stage_a"].file)},
         "c": diffusion | {"image_path": str(folder / "image"), "validation_prompts": ["a red square", "a blue square"]},
     }
-    return {task: {"experiment_id": task} | shared | values for task, values in own.items()}
+    lora = own["c"] | {"generator_checkpoint_path": str(folder / ROLES["stage_c"].file), "rank": 2}
+    return {task: {"experiment_id": task} | shared | values for task, values in (own | {"lora": lora}).items()}
 
 
 def losses(task: str, config: Mapping[str, Any], folder: Path) -> list[float | None]:

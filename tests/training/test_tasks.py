@@ -11,6 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
+from littlecascade.adapters.files import Adapter
 from littlecascade.checkpoint import files
 from littlecascade.checkpoint.networks import load_network
 from littlecascade.checkpoint.recognise import recognise
@@ -32,6 +33,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "compressor": lambda folder: load_network("compressor", folder / "effnet_encoder.safetensors"),
     "text": TextEncoder.load,
     "image": ImageEncoder.load,
+    "lora": lambda folder: Adapter.load(folder / "whole.safetensors"),
 }
 
 
