@@ -249,8 +249,7 @@ def save(
         tensors = naming.encode(form, content.deltas, networks) | _bundle(form, tokens)
     factors = {name: tensor.detach().to(_dtype(name, tensor, dtype)) for name, tensor in tensors.items()}
     if form == "peft" and path.suffix != ".safetensors":
-        path.mkdir(parents=True, exist_ok=True)
-        (path / PEFT_CONFIG).write_text(json.dumps(_peft_config(factors), indent=2) + "\n", "utf-8")
+        files.write_text(path / PEFT_CONFIG, json.dumps(_peft_config(factors), indent=2) + "\n")
         path = path / PEFT_WEIGHTS
     said = {_NOTES: json.dumps({name: note for name, note in notes.items() if note is not None})} if notes else {}
     files.save(path, factors, {"format": "pt", **said})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from littlecascade.adapters.deltas import KINDS, Delta
+from littlecascade.adapters.hooks import Hooks
 from littlecascade.adapters.sites import OFFICIAL, Given, Site, select, sites
 from littlecascade.errors import InputError, suggest
 from littlecascade.nn.blocks import Factor
@@ -74,7 +75,7 @@ class Layer(NamedTuple):
     steps: tuple[float, float] = (0.0, 1.0)
 
 
-class Injection:
+class Injection(Hooks):
     """Puts changes beside a network's matrices until `remove`, or the end of a `with`.
 
     The network's parameters keep their names and values, so that afterwards it is what it was. Weights that are
@@ -90,25 +91,12 @@ class Injection:
         names = dict.fromkeys(name for layer in layers for name in layer.deltas.by_site)
         for layer in layers:
             check(layer.deltas.by_site, known, type(network).__name__)
-        self._handles = []
+        handles: list[RemovableHandle] = []
         for name in names:
             own = [(layer.deltas.by_site[name], layer) for layer in layers if name in layer.deltas.by_site]
             hook = _Hook(self, known[name], own, factors.get(known[name].parameter))
-            self._handles.append(known[name].module.register_forward_hook(hook))
-
-    def remove(self) -> None:
-        """Take the changes away."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
+            handles.append(known[name].module.register_forward_hook(hook))
+        super().__init__(handles)
 
     def watch(self, on_step: OnStep | None) -> OnStep:
         """Begin with the steps; what is returned is to be called after each, and calls `on_step`, too."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from littlecascade.adapters.hooks import Hooks
 from littlecascade.conditioning.clip import TextTower
 from littlecascade.conditioning.tokenizer import WORD_END, ClipTokenizer
 from littlecascade.errors import InputError
@@ -151,7 +151,7 @@ def starts(rows: Sequence[Row], tokenizer: ClipTokenizer, table: Tensor) -> Tens
     return start
 
 
-class TokenInjection:
+class TokenInjection(Hooks):
     """Puts learned tokens into a text tower until `remove`, or the end of a `with`.
 
     The table keeps its size and values. names: the ids by which the tower now knows the new tokens, for
@@ -164,21 +164,7 @@ class TokenInjection:
         self.names = new_ids([layer.new for layer in layers], table.num_embeddings)
         self._size, self._ids = table.num_embeddings, torch.empty(0)
         self._layers = [self._place(layer, table.embedding_dim) for layer in layers]
-        self._handles = [table.register_forward_pre_hook(self._before), table.register_forward_hook(self._after)]
-
-    def remove(self) -> None:
-        """Take the tokens out again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
+        super().__init__([table.register_forward_pre_hook(self._before), table.register_forward_hook(self._after)])
 
     def _place(self, layer: LearnedTokens, width: int) -> _Placed:
         layer.check(width)

@@ -33,8 +33,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes an object as indented JSON, making the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    files.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_tensors(folder: Path, prefixes: Sequence[str]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import combinations, islice
 from typing import Any
 
@@ -126,13 +127,15 @@ class Comparison:
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = samples
         self._places: dict[int, int | None] = {}
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        with ExitStack() as stack:
+            self._file = stack.enter_context(tempfile.TemporaryFile())
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Comparison:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._stack.close()
 
     def __call__(self, one: int, other: int) -> bool:
         """Whether the samples with these indices are copies."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -78,10 +77,12 @@ class Cache:
     """
 
     def __init__(self, source: Source, columns: Sequence[Column], root: Path, texts: Texts | None = None) -> None:
-        fill(source, columns, root, texts)
+        _fill(source, columns, root, range(source.parts))
         self.source, self.texts = source, texts
         folders = _folders(source, columns, root)
-        parts = [_read_part(_path(folders, "", number)) for number in range(source.parts)]
+        parts = [_read_part(folders, number) for number in range(source.parts)]
+        for part in parts:
+            _encode_captions(texts, part)
         self.rows = [row for part in parts for row in part.rows]
         self.broken = [line for part in parts for line in part.broken]
         self.filtered: dict[str, int] = {}
@@ -121,8 +122,17 @@ def fill(
 
     Processes need a common disk and no other contact. Raises `InputError` if the disk is too small.
     """
-    folders = _folders(source, columns, root)
     own = range(rank, source.parts, world_size)
+    made = _fill(source, columns, root, own)
+    folders = _folders(source, (), root)
+    for number in own if texts is not None else ():
+        _encode_captions(texts, _read_part(folders, number))
+    return made
+
+
+def _fill(source: Source, columns: Sequence[Column], root: Path, own: range) -> int:
+    """Make what is missing of some parts, but for captions; returns of how many parts something was."""
+    folders = _folders(source, columns, root)
     missing = {number: names for number in own if (names := _missing(folders, number))}
     if missing:
         _announce(source, root, folders[""])
@@ -132,14 +142,15 @@ def fill(
             part, tensors = _make(source, number, [column for column in columns if column.name in names], pool, bar)
             for name, values in tensors.items():
                 files.save(_path(folders, name, number), values)
-            _write_json(_path(folders, "", number), asdict(part))  # last: what it lists is there
+            files.write_text(_path(folders, "", number), json.dumps(asdict(part)))  # last: what it lists is there
             written = sum(_path(folders, name, number).stat().st_size for name in names)
             _check_space(root, written * (len(missing) - done))
-    if texts is not None:
-        for number in own:
-            rows = _read_part(_path(folders, "", number)).rows
-            texts.ensure(["", *(caption for row in rows for caption in row.captions)])
     return len(missing)
+
+
+def _encode_captions(texts: Texts | None, part: Part) -> None:
+    if texts is not None:
+        texts.ensure(["", *(caption for row in part.rows for caption in row.captions)])
 
 
 @torch.no_grad()
@@ -247,8 +258,7 @@ def _announce(source: Source, root: Path, folder: Path) -> None:
     if path.is_file():
         return
     others = sorted(root.glob(f"rows-*/{_SETTINGS}"), key=lambda other: other.stat().st_mtime, reverse=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(path, settings)
+    files.write_text(path, json.dumps(settings))
     for other in others:
         before = json.loads(other.read_text("utf-8"))
         if before.get("place") == source.place:
@@ -268,15 +278,8 @@ def _check_space(root: Path, needed: int) -> None:
         )
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    temporary.write_text(json.dumps(value), "utf-8")
-    temporary.replace(path)
-
-
-def _read_part(path: Path) -> Part:
-    content = json.loads(path.read_text("utf-8"))
+def _read_part(folders: Mapping[str, Path], number: int) -> Part:
+    content = json.loads(_path(folders, "", number).read_text("utf-8"))
     return Part([Row.from_json(row) for row in content["rows"]], content["broken"], content["filtered"])
 
 

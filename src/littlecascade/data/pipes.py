@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,14 +60,15 @@ def parse_pipe(place: str) -> Pipe:
 class _Output(io.RawIOBase):
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        try:
-            self._process = subprocess.Popen(
-                pipe.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, bufsize=0
-            )
-        except OSError as error:
-            self._said.close()
-            raise InputError(f"{pipe} can't be started: {error.strerror or error}.") from None
+        with ExitStack() as stack:
+            self._said = stack.enter_context(tempfile.TemporaryFile())
+            try:
+                self._process = subprocess.Popen(
+                    pipe.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, bufsize=0
+                )
+            except OSError as error:
+                raise InputError(f"{pipe} can't be started: {error.strerror or error}.") from None
+            self._stack = stack.pop_all()
 
     def readable(self) -> bool:
         return True
@@ -89,7 +91,7 @@ class _Output(io.RawIOBase):
             self._process.wait()
             if self._process.stdout is not None:
                 self._process.stdout.close()
-            self._said.close()
+            self._stack.close()
         super().close()
 
     def _last_words(self) -> str:

@@ -63,9 +63,7 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Write a text file whole or not at all."""
-        temporary = self.folder / f".{name}.partial"
-        temporary.write_text(text, "utf-8")
-        temporary.replace(self.folder / name)
+        files.write_text(self.folder / name, text)
 
     def save(self, checkpoint: Checkpoint, *, backup: bool = False) -> None:
         """Write a checkpoint; the previous one stays whole until the new one is complete.
