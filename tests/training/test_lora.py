@@ -138,6 +138,22 @@ def test_only_the_trained_words_change(values: Values) -> None:
 
 
 @pytest.mark.slow
+def test_it_goes_on_from_the_changes_of_another(run: Callable[..., Any], values: Values) -> None:
+    path = run("x", updates=3) / "x.safetensors"
+    first, second = (
+        TASKS["lora"].build(parse_config(TASKS["lora"].config, values | more))
+        for more in ({}, {"lora_checkpoint_path": str(path)})
+    )
+    stored = Adapter.load(path).read_deltas({"stage_c": first.network})["stage_c"].by_site
+    for name, delta in second.deltas.by_site.items():
+        assert torch.equal(delta.matrix(torch.empty(0)), stored[name].matrix(torch.empty(0)))
+        assert all(factor.dtype == torch.float32 and factor.requires_grad for factor in delta.parameters())
+    assert any(delta.matrix(torch.empty(0)).abs().max() > 0 for delta in second.deltas.by_site.values())
+    with pytest.raises(InputError, match=r"no LoRA to go on from here: .* rank"):
+        TASKS["lora"].build(parse_config(TASKS["lora"].config, values | {"lora_checkpoint_path": str(path), "rank": 3}))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dora", "loha", "lokr"])
 def test_other_kinds_are_written_as_comfyui_reads_them(run: Callable[..., Any], kind: str) -> None:
     folder = run("x", lora_type=kind, updates=2)

@@ -43,7 +43,7 @@ class LoraRun(_AdapterRun):
     rank: PositiveInt
     module_filters: Annotated[tuple[Name, ...], Field(min_length=1)] = (".attn",)  # parts of the names of modules
     train_tokens: tuple[tuple[Name, str | None], ...] = ()  # a token or a pattern, and what it starts as the mean of
-    lora_checkpoint_path: Path | None = None
+    lora_checkpoint_path: Path | None = None  # changes to go on from; tokens begin anew
     lora_alpha: PositiveFloat = 1.0  # ours; changes are scaled by lora_alpha / rank, in the official code by 1 / rank
     lora_type: Literal["lora", "dora", "loha", "lokr"] = "lora"  # ours
     lora_dropout: Beta = 0.0  # ours

@@ -11,12 +11,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from littlecascade.adapters import files
+from littlecascade.adapters.deltas import Delta
 from littlecascade.adapters.injection import Deltas, Injection, Layer
 from littlecascade.adapters.tokens import LearnedTokens, TokenInjection
 from littlecascade.checkpoint.networks import load_network
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.data.order import derive_seed
+from littlecascade.errors import InputError
 from littlecascade.memory import rescale
 from littlecascade.training.config import DiffusionRun
 from littlecascade.training.config_adapters import LoraRun
@@ -36,22 +38,39 @@ class LoraTask(StageCTask):
 
     def __init__(self, config: LoraRun) -> None:
         super().__init__(config)
-        generator = torch.Generator().manual_seed(derive_seed(config.seed, *b"lora"))
-        self.deltas = Deltas.create(
-            self.network,
-            config.module_filters,
-            kind=config.lora_type,
-            rank=config.rank,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            generator=generator,
-        )
+        self.deltas = self._begin(config)
         self.injection = Injection(self.network, [Layer(self.deltas)])
         self.vocabulary = Vocabulary(config) if config.train_tokens else None
         modules: dict[str, nn.Module] = {"lora": self.deltas}
         if self.vocabulary is not None:
             modules["tokens"] = self.vocabulary.tokens
         self.phases = [Phase("lora", modules)]
+
+    def _begin(self, config: LoraRun) -> Deltas:
+        """New changes that change nothing yet, with those of `lora_checkpoint_path` in their place if it is given."""
+        deltas = Deltas.create(
+            self.network,
+            config.module_filters,
+            kind=config.lora_type,
+            rank=config.rank,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            generator=torch.Generator().manual_seed(derive_seed(config.seed, *b"lora")),
+        )
+        path = config.lora_checkpoint_path
+        if path is None:
+            return deltas
+        stored = files.Adapter.load(path).read_deltas({"stage_c": self.network}).get("stage_c")
+        kept = {} if stored is None else stored.by_site
+        shapes, own = ({name: _outline(delta) for name, delta in one.items()} for one in (kept, deltas.by_site))
+        if stored is None or shapes != own:
+            raise InputError(
+                f"{path} is no LoRA to go on from here: its modules, rank or kind are other than module_filters, rank "
+                "and lora_type say. 'littlecascade lora show' says what it has."
+            )
+        for delta in kept.values():
+            delta.dropout = config.lora_dropout
+        return stored.float()
 
     def build(self, built: Any, config: DiffusionRun) -> Any:
         assert config.generator_checkpoint_path is not None
@@ -93,6 +112,11 @@ class LoraTask(StageCTask):
         content = files.Content({"stage_c": self.deltas}, tokens)
         path = folder / f"{self.config.experiment_id}.safetensors"
         files.save(path, form, content, {"stage_c": self.network}, tokenizer, dtype=torch.float16)
+
+
+def _outline(delta: Delta) -> tuple[str, tuple[int, int], int]:
+    """What two changes of a matrix share of which one can go on where the other ended."""
+    return delta.kind, delta.shape, delta.rank
 
 
 class Vocabulary:
