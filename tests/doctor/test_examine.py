@@ -14,8 +14,9 @@ from littlecascade.checkpoint import files, places
 from littlecascade.checks import Line
 from littlecascade.doctor.examine import examine_host, examine_run
 from littlecascade.doctor.host import Host, Torch
-from littlecascade.doctor.run import kinds, open_run
+from littlecascade.doctor.run import open_run
 from littlecascade.errors import InputError
+from littlecascade.training.kinds import kinds
 from littlecascade.training.runstate import RunFolder
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "training"

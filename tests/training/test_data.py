@@ -176,10 +176,10 @@ def test_a_cache_made_ahead_in_shares_is_all_that_a_run_needs(values: Values, tm
 
     monkeypatch.setattr(table, "PART", 4)
     path = tmp_path / "c.yaml"
-    path.write_text(yaml.safe_dump(values | {"webdataset_path": "elsewhere"}), "utf-8")
-    shares = [cache(values["webdataset_path"], path, Share(rank, 2)) for rank in (0, 1)]
+    path.write_text(yaml.safe_dump(values), "utf-8")
+    shares = [cache("c", path, [], Share(rank, 2)) for rank in (0, 1)]
     assert [share.made for share in shares] == [3, 2]
-    assert cache(values["webdataset_path"], path, Share()).made == 0
+    assert cache("c", path, [], Share()).made == 0
 
     def refuse(*arguments: object) -> None:
         raise AssertionError("an encoder was loaded")
@@ -217,7 +217,7 @@ def test_stage_b_and_stage_c_share_what_both_need(values: Values, made_up: dict[
 
 def test_the_command_makes_a_share_and_says_where(values: Values, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text(yaml.safe_dump(values), "utf-8")
+    path.write_text(yaml.safe_dump({key: value for key, value in values.items() if key != "webdataset_path"}), "utf-8")
     words = [sys.executable, "-m", "littlecascade", "data", "cache", values["webdataset_path"], str(path)]
     done = subprocess.run([*words, "--share", "1/1"], capture_output=True, text=True, check=True)
     assert done.stdout == f"{tmp_path / 'runs' / 'cache'}: 18 samples, 1 parts were missing and are made\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -33,11 +34,13 @@ def add_cache(actions: Any, **keywords: Any) -> Parser:
 
 def run_cache(args: Namespace) -> int:
     """Fill the cache, and print where it is."""
+    from littlecascade.training.kinds import kind_of
     from littlecascade.training.processes import Share
     from littlecascade.training.run import cache
 
     share = Share.of(os.environ) if args.share is None else Share.parse(args.share)
-    filled = cache(args.source, args.config, share, task=args.task, overrides=args.overrides)
+    overrides = [*args.overrides, f"webdataset_path={json.dumps(args.source)}"]
+    filled = cache(args.task or kind_of(args.config, overrides), args.config, overrides, share)
     own = "" if share.world_size == 1 else f" of this share's {filled.share}"
     print(f"{filled.folder}: {filled.samples} samples, {filled.made}{own} parts were missing and are made")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +12,10 @@ from littlecascade.checks import Line
 from littlecascade.doctor import stock
 from littlecascade.errors import InputError, suggest
 from littlecascade.training import preflight
-from littlecascade.training.config import DiffusionRun, RunConfig, load_config, parse_config, read_values
-from littlecascade.training.config_adapters import ControlNetRun, LoraRun
+from littlecascade.training.config import DiffusionRun, RunConfig, load_config
+from littlecascade.training.kinds import KINDS, kind_of
 from littlecascade.training.run import TASKS, settle
 from littlecascade.training.runstate import RunFolder
-
-KINDS: Mapping[str, type[RunConfig]] = {
-    "lora": LoraRun,
-    "controlnet": ControlNetRun,
-    **{name: entry.config for name, entry in TASKS.items()},
-}
-"""The kinds of training that a configuration may be of."""
 
 _CHECKPOINT = 16  # bytes of a value of a checkpoint: float32 of the weights, their average and two moments
 
@@ -36,25 +29,6 @@ class Run:
     folder: Path
 
 
-def kinds(path: Path, overrides: Sequence[str] = ()) -> dict[str, InputError | None]:
-    """Every kind of training, and why a configuration is not of it; None for those that it may be of.
-
-    A file does not say of which kind it is. It may be of those that know all its keys and lack none. Of the official
-    files, and of any that names a network to go on from, that is one. Raises `InputError` for a file that can't be
-    read.
-    """
-    values, lines = read_values(path, overrides)
-    found: dict[str, InputError | None] = {}
-    for kind, cls in KINDS.items():
-        try:
-            parse_config(cls, values, source=str(path), lines=lines)
-        except InputError as error:
-            found[kind] = error
-        else:
-            found[kind] = None
-    return found
-
-
 def open_run(path: Path, kind: str | None = None, overrides: Sequence[str] = ()) -> Run:
     """A configuration of a kind, or of the one kind that it can be of.
 
@@ -63,19 +37,8 @@ def open_run(path: Path, kind: str | None = None, overrides: Sequence[str] = ())
     if kind is not None and kind not in KINDS:
         raise InputError(f"Unknown kind of training {kind!r}; there are {', '.join(KINDS)}.{suggest(kind, KINDS)}")
     if kind is None:
-        kind = _only(kinds(path, overrides), path)
+        kind = kind_of(path, overrides)
     return Run(kind, load_config(KINDS[kind], path, overrides), path.resolve().parent)
-
-
-def _only(found: Mapping[str, InputError | None], path: Path) -> str:
-    fitting = [kind for kind, error in found.items() if error is None]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise InputError(f"{path} may be for {' or '.join(fitting)}: say which with --task.")
-    problems = {kind: str(error) for kind, error in found.items() if error is not None}
-    nearest = min(problems, key=lambda kind: problems[kind].count("\n"))
-    raise InputError(f"{problems[nearest]}\n(read as {nearest}, which it fits best; --task names another kind)")
 
 
 def settings(run: Run) -> Iterator[Line]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,29 +83,10 @@ def export(task: str, config_path: Path, overrides: Sequence[str] = ()) -> Path:
     return folder.export_folder
 
 
-def cache(
-    source: str, config_path: Path, share: Share, *, task: str | None = None, overrides: Sequence[str] = ()
-) -> Filled:
-    """Make a share of what a run over the data at `source` needs of them, as far as it is not there.
-
-    task: the kind of training; None takes the first that the configuration fits. Raises `InputError` as `train` does.
-    """
-    own = [*overrides, f"webdataset_path={json.dumps(source)}"]
-    _, config = _open(_kind(config_path, own) if task is None else task, config_path, own)
+def cache(task: str, config_path: Path, overrides: Sequence[str], share: Share) -> Filled:
+    """Make a share of what a run needs of its data, as far as it is not there. Raises `InputError` as `train` does."""
+    _, config = _open(task, config_path, overrides)
     return fill_cache(config, *share)
-
-
-def _kind(config_path: Path, overrides: Sequence[str]) -> str:
-    """The kind of training that a configuration fits. Raises what is wrong with it for Stage C if it fits none."""
-    problems: dict[str, InputError] = {}
-    for task, entry in reversed(list(TASKS.items())):
-        try:
-            configs.load_config(entry.config, config_path, overrides)
-        except InputError as error:
-            problems[task] = error
-        else:
-            return task
-    raise problems["c"]
 
 
 def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str]:
