@@ -4,8 +4,9 @@ python benchmarks/data_reading.py [--workers 0] [--source 256] [--side 128] [--s
 
 The shards are made up first: JPEG pictures of smooth colours with noise, each with a caption and a json. The first
 batch, which waits for the workers' start and for the first block, is not in the time. Beside the whole, two parts of
-the work alone, in this process: the sweep through the shards without decoding, and decoding without shards. Rates are
-also given by this process's own processor time, which counts on a machine that does other things meanwhile.
+the work alone, in this process: the sweep through the shards without decoding, and decoding without shards; and the
+batches of a Stage C run of `tiny` whose latents and embeddings are cached. Rates are also
+given by this process's own processor time, which counts on a machine that does other things meanwhile.
 """
 
 from __future__ import annotations
@@ -17,28 +18,33 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from littlecascade.checkpoint import places
 from littlecascade.data.batches import BucketBatches
 from littlecascade.data.buckets import Buckets
 from littlecascade.data.getters import parse_filters
 from littlecascade.data.loader import Loader
 from littlecascade.data.stream import Example, Lane, Skip, StreamConfig, find_shards
+from littlecascade.training.config import StageCRun, parse_config
+from littlecascade.training.draws import Draws
+from littlecascade.training.run import TASKS
 
 TINY = 200.0
 """Pictures a second that a training step of `tiny` takes in."""
 BATCH = 16
 
 
-def write_shards(folder: Path, shards: int, count: int, side: int) -> None:
+def write_shards(folder: Path, shards: int, number_each: int, side: int) -> None:
     """So many shards of so many pictures of side x side."""
     random = np.random.default_rng(0)
     for shard in range(shards):
         with tarfile.open(folder / f"{shard:03}.tar", "w") as archive:
-            for number in range(count):
+            for number in range(number_each):
                 caption, fields = f"picture {number}", {"width": side, "height": side}
                 add(archive, f"{number:06}.jpg", picture(random, side))
                 add(archive, f"{number:06}.txt", caption.encode())
@@ -87,6 +93,26 @@ def again_and_again(stage: BucketBatches, examples: list[Example]) -> Iterator[i
             yield 1
 
 
+def cached(folder: Path, side: int) -> Iterator[int]:
+    """The batches of a Stage C run over the shards, once its cache is there."""
+    weights = places.packaged("tiny")
+    values = {
+        "experiment_id": "reading",
+        "output_path": str(folder / "runs"),
+        "webdataset_path": str(folder),
+        "image_size": side,
+        "lr": 1e-3,
+        "updates": 1,
+        "batch_size": BATCH,
+        "text_path": str(weights / "text"),
+        "effnet_checkpoint_path": str(weights / "effnet_encoder.safetensors"),
+    }
+    task = TASKS["c"].build(parse_config(StageCRun, values))
+    for number in count():
+        positions = range(number * BATCH, (number + 1) * BATCH)
+        yield len(task.prepare(task.feed.take(number), Draws(0, positions))["x0"])
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="How fast pictures are read from local shards.")
@@ -109,6 +135,7 @@ def main() -> None:
             f"batches, {options.workers} workers": rates(
                 (len(batch.names) for batch in Loader(config, stage, options.workers)), options.seconds
             ),
+            "cached": rates(cached(Path(folder), options.side), options.seconds / 2),
         }
     kib = sum(len(example.picture) for example in examples) / len(examples) / 1024
     print(f"JPEG files of {options.source} x {options.source}, {kib:.0f} KiB, to {options.side} x {options.side}")
