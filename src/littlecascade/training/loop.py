@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +23,9 @@ from littlecascade.nn.blocks import Factor
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
 from littlecascade.training.ema import Ema
+from littlecascade.training.export import export_averages
+from littlecascade.training.interrupt import deferred_interrupt
+from littlecascade.training.metrics import Log, mean
 from littlecascade.training.optim.optimizer import PhaseOptimizer
 from littlecascade.training.optim.schedule import lr_scale
 from littlecascade.training.optim.weight import Weight
@@ -33,8 +33,6 @@ from littlecascade.training.report import write_report
 from littlecascade.training.room import Room, clear, is_out_of_memory, raise_out_of_memory, told
 from littlecascade.training.runstate import Checkpoint, RunFolder
 from littlecascade.training.task import Batch, Phase, Task
-
-LOG_EVERY = 10
 
 
 class Trainer:
@@ -63,9 +61,9 @@ class Trainer:
         When the last update is done the averaged weights are exported, and the task's modules are left with them.
         """
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-        config, log = self.config, _Log(self.folder)
+        config, log = self.config, Log(self.folder)
         bar = tqdm(total=config.updates, initial=self.step, desc=config.experiment_id, disable=None, unit="step")
-        with bar, ThreadPoolExecutor(1) as pool, _deferred_interrupt() as interrupted:
+        with bar, ThreadPoolExecutor(1) as pool, deferred_interrupt() as interrupted:
             upcoming = pool.submit(self._fetch, self.step)
             while self.step < config.updates and time.monotonic() < deadline and not interrupted.is_set():
                 upcoming = self._update(upcoming, pool, log)
@@ -121,7 +119,7 @@ class Trainer:
                 for module, training in modes.items():
                     module.train(training)
 
-    def _update(self, upcoming: Future[list[Batch]], pool: ThreadPoolExecutor, log: _Log) -> Future[list[Batch]]:
+    def _update(self, upcoming: Future[list[Batch]], pool: ThreadPoolExecutor, log: Log) -> Future[list[Batch]]:
         start = time.perf_counter()
         batches = upcoming.result()
         waited = time.perf_counter() - start
@@ -157,7 +155,7 @@ class Trainer:
         own = {"loss": sum(losses) / len(losses), "grad_norm": norm}
         if optimizer.scale.used:
             own |= {"loss_scale": optimizer.scale.value, "overflows": float(optimizer.scale.overflows)}
-        means = {name: _mean(values) for name, values in figures.items()}
+        means = {name: mean(values) for name, values in figures.items()}
         return means | {f"{prefix}{name}": value for name, value in own.items()}
 
     def _gradients(self, phase: Phase, batches: list[Batch], progress: float) -> dict[str, list[float]] | None:
@@ -281,80 +279,6 @@ class Trainer:
                 f"shape, {len(extra)} are too many (the first: {(missing + extra)[0]}). Start a new run with another "
                 "experiment_id."
             )
-
-
-@torch.no_grad()
-def export_averages(task: Task, tensors: Mapping[str, Tensor], folder: RunFolder) -> None:
-    """Give the task's modules the averages among a checkpoint's `tensors`, in float32, and let it write its weights.
-
-    Raises `InputError` for the checkpoint of another network.
-    """
-    for phase in task.phases:
-        for prefix, module in phase.modules.items():
-            module.float().eval()
-            if isinstance(module, Trunk):
-                rescale.undivide(module)
-            for name, tensor in chain(module.named_parameters(prefix), module.named_buffers(prefix)):
-                if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
-                    continue  # it was not trained
-                value = tensors.get(f"ema.{name}", tensors.get(f"buffer.{name}"))
-                if value is None or value.shape != tensor.shape:
-                    raise InputError(f"{folder.state_path} does not fit {name}: it is of another network.")
-                tensor.copy_(value)
-    task.export(folder.export_folder)
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Within: Ctrl-C or a polite kill sets the event, so that the update under way is finished; a second one raises."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-class _Log:
-    """Averages the figures of a few updates into one row of the metrics. `latest`: for the progress bar."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self.rows: list[dict[str, float]] = []
-        self.latest: dict[str, str] = {}
-
-    def add(self, step: int, figures: dict[str, float]) -> None:
-        """Take in the figures of update number `step`."""
-        self.rows.append(figures)
-        if step % LOG_EVERY == 0:
-            self.flush(step)
-        shown = {name: f"{value:.4g}" for name, value in figures.items() if name.endswith("loss")}
-        self.latest = shown | ({"skipped": f"{figures['skipped']:.0f}"} if figures["skipped"] else {})
-
-    def flush(self, step: int) -> None:
-        """Write a row of what came in since the last one; a mean of nothing finite is null."""
-        if self.rows:
-            names = dict.fromkeys(name for row in self.rows for name in row)
-            means = {name: _mean([row[name] for row in self.rows if name in row]) for name in names}
-            finite = {name: value if math.isfinite(value) else None for name, value in means.items()}
-            self.folder.log({"step": step, **finite})
-            self.rows.clear()
-
-
-def _mean(values: list[float]) -> float:
-    """The mean of the finite values; NaN if there is none."""
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.nan
 
 
 def _merged(*mappings: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
