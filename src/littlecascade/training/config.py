@@ -33,7 +33,7 @@ class OfficialKeys(BaseModel):
     without_effect: ClassVar[Mapping[str, str]] = {
         "checkpoint_path": "checkpoints are in the run's folder, output_path / experiment_id",
         "use_fsdp": "one process trains",
-        "wandb_project": "metrics.jsonl and report.html are in the run's folder, nothing is sent anywhere",
+        "wandb_project": "metrics.jsonl and report.html are in the run's folder; wandb: true sends them there, too",
     }
 
     checkpoint_path: Path | None = None
@@ -76,6 +76,7 @@ class RunConfig(OfficialKeys):
     batch_size: PositiveInt
     grad_accum_steps: PositiveInt = 1
     updates: PositiveInt
+    max_hours: PositiveFloat | None = None  # ours; as many of the updates as fit into so much time
     warmup_updates: NonNegativeInt = 0
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"  # ours
     optimizer: Literal["adamw", "adamw8bit", "adafactor", "muon", "prodigy"] = "adamw"  # ours
@@ -95,6 +96,10 @@ class RunConfig(OfficialKeys):
     save_every: PositiveInt = 1000
     backup_every: PositiveInt | None = None
     preview_every: PositiveInt | None = None  # ours; save_every if not given
+
+    # where metrics and previews go beside the run's folder; both ours
+    tensorboard: bool = False
+    wandb: bool = False  # with wandb_project and wandb_entity
 
     # data
     webdataset_path: str | list[str]
@@ -150,7 +155,8 @@ class RunConfig(OfficialKeys):
 
     def remarks(self) -> list[str]:
         """What the user should know of a configuration that is valid, a sentence each."""
-        idle = [f"{key} ({why})" for key, why in self.without_effect.items() if getattr(self, key)]
+        used = {"wandb_project"} if self.wandb else set[str]()
+        idle = [f"{key} ({why})" for key, why in self.without_effect.items() if getattr(self, key) and key not in used]
         return [f"of no effect here: {', '.join(idle)}."] if idle else []
 
 
