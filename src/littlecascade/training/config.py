@@ -65,6 +65,8 @@ class RunConfig(OfficialKeys):
     )
     synonyms: ClassVar[Mapping[str, str]] = {"clip_text_model_name": "text_path", "clip_image_model_name": "image_path"}
     """Official names of keys that have another one here."""
+    large: ClassVar[bool] = False
+    """Whether it trains, or trains beside, one of the networks that are made for float16."""
 
     # the run
     experiment_id: Annotated[str, Field(min_length=1)]
@@ -72,6 +74,7 @@ class RunConfig(OfficialKeys):
     model_version: str = "tiny"
     seed: int = 0  # ours
     precision: Precision = "auto"  # ours
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # ours; auto is the first GPU if there is one
 
     # optimisation
     lr: PositiveFloat
@@ -212,6 +215,7 @@ class ImageRun(RunConfig):
 class DiffusionRun(RunConfig):
     """What Stage B and Stage C share."""
 
+    large: ClassVar[bool] = True
     fixed: ClassVar[frozenset[str]] = RunConfig.fixed | {
         *("adaptive_loss_weight", "edm_objective", "objective", "shift"),
         *("text_path", "effnet_checkpoint_path"),

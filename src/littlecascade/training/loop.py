@@ -32,7 +32,7 @@ from littlecascade.training.optim.weight import Weight
 from littlecascade.training.report import write_report
 from littlecascade.training.room import Room, clear, is_out_of_memory, raise_out_of_memory, told
 from littlecascade.training.runstate import Checkpoint, RunFolder
-from littlecascade.training.task import Batch, Phase, Task
+from littlecascade.training.task import Batch, Phase, Task, on_device
 
 LOG_EVERY = 10
 
@@ -172,6 +172,7 @@ class Trainer:
             for micro, batch in enumerate(batches):
                 for part, positions in self.room.cut(batch, self._positions(self.step, micro)):
                     torch.manual_seed(derive_seed(config.seed, positions[0]))  # for dropout inside the networks
+                    part = on_device(part, self.task.device)
                     loss = self.task.loss(phase.name, part, Draws(config.seed, positions, stream=1), progress)
                     value = float(loss.value.detach())
                     if math.isfinite(value):

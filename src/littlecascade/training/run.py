@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from littlecascade.errors import InputError, suggest
-from littlecascade.memory.precision import DTYPES, choose_dtype
+from littlecascade.memory.precision import DTYPES, choose_device
 from littlecascade.training import config as configs
 from littlecascade.training import preflight
 from littlecascade.training.batch import fitted
@@ -21,6 +21,7 @@ from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.loop import Trainer, export_averages
 from littlecascade.training.processes import Share
 from littlecascade.training.runstate import RunFolder
+from littlecascade.training.stock import Stock, precision_of
 from littlecascade.training.task import Task
 
 
@@ -32,10 +33,10 @@ class Entry:
     module: str
     task: str
 
-    def build(self, config: configs.RunConfig) -> Task:
-        """The task, with its data opened and its networks in place."""
-        factory: Callable[[configs.RunConfig], Task] = getattr(import_module(self.module), self.task)
-        return factory(config)
+    def build(self, config: configs.RunConfig, stock: Stock | None = None) -> Task:
+        """The task, with its data opened and its networks in place: from the files that are named, or from a stock."""
+        factory: Callable[[configs.RunConfig, Stock], Task] = getattr(import_module(self.module), self.task)
+        return factory(config, Stock.of(config) if stock is None else stock)
 
 
 TASKS: Mapping[str, Entry] = {
@@ -124,7 +125,7 @@ def settle(config: configs.Config, folder: RunFolder) -> configs.Config:
         return config
     precision = stored.get("precision")
     if precision not in DTYPES:
-        precision = str(choose_dtype("auto", "cpu")).removeprefix("torch.")
+        precision = precision_of(config, choose_device(config.device))
     return config.model_copy(update={"precision": precision})
 
 
