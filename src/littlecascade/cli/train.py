@@ -21,7 +21,11 @@ def add_parser(subparsers: Any, **keywords: Any) -> Parser:
         description="Train a stage. A stopped run goes on when the same command is given again.",
         **keywords,
     )
-    parser.add_argument("task", metavar="TASK", help="a, b, c (stages), lora, compressor, text, image (encoders)")
+    parser.add_argument(
+        "task",
+        metavar="TASK",
+        help="a, b, c (stages), lora, lora_b (of Stage B), compressor, text, image (encoders)",
+    )
     parser.add_argument("config", metavar="CONFIG", type=Path, help="the run configuration, a YAML file")
     values.add_overrides(parser)
     time = parser.add_mutually_exclusive_group()

@@ -40,7 +40,7 @@ def columns_of(config: RunConfig, device: torch.device) -> list[Column]:
 
 def text_folder_of(config: RunConfig) -> Path | None:
     """Where the text tower is whose embeddings of the captions a run keeps; none for one that trains words."""
-    if isinstance(config, LoraRun) and config.train_tokens:
+    if isinstance(config, LoraRun) and config.trains_words:
         return None
     return config.text_path if isinstance(config, DiffusionRun | ImageRun) else None
 

@@ -16,7 +16,7 @@ from littlecascade.memory.precision import DTYPES, choose_device
 from littlecascade.training import config as configs
 from littlecascade.training import preflight
 from littlecascade.training.batch import fitted
-from littlecascade.training.config_adapters import LoraRun
+from littlecascade.training.config_adapters import LoraBRun, LoraRun
 from littlecascade.training.config_file import Config, load_config, parse_config, read_values
 from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.export import export_averages
@@ -49,6 +49,7 @@ TASKS: Mapping[str, Entry] = {
     "b": Entry(configs.StageBRun, "littlecascade.training.tasks.stage_b", "StageBTask"),
     "c": Entry(configs.StageCRun, "littlecascade.training.tasks.stage_c", "StageCTask"),
     "lora": Entry(LoraRun, "littlecascade.training.tasks.lora", "LoraTask"),
+    "lora_b": Entry(LoraBRun, "littlecascade.training.tasks.lora", "LoraBTask"),
 }
 
 
