@@ -20,7 +20,7 @@ from PIL import Image
 
 from littlecascade.data.likeness import BITS, SMALL_SHAPE, Small, difference, small
 from littlecascade.data.pictures import to_rgb
-from littlecascade.data.samples import Sample
+from littlecascade.data.samples import Member
 
 DISTANCE = 8
 """Bits in which the fingerprints of copies differ at the most: more than 90 % of those that were cropped by 2 % of
@@ -37,7 +37,7 @@ _NONE = -1  # where there is no further one
 _MOST = 64  # pictures that one is compared with
 
 _HALF = np.uint64(32)  # bits
-_WAITING = 1 << 14  # pairs that come more than once are sorted out of so many at once
+_AT_ONCE = 1 << 14  # hashes that are looked at, and pairs that are sorted, together
 
 _Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 _Colours = _Numbers = np.ndarray[Any, np.dtype[np.uint32]]
@@ -57,7 +57,7 @@ def alike(
     near = _Neighbours(_close_pairs(*kinds, DISTANCE), len(kinds[0]))
     firsts = _Chains(len(kinds[0]), len(fingerprints))  # of the groups, by the kind of their first member
     groups: dict[int, array[int]] = {}
-    for index in np.flatnonzero((near.counts + (np.bincount(kind_of) > 1))[kind_of]).tolist():
+    for index in np.flatnonzero(((near.counts > 0) | (np.bincount(kind_of) > 1))[kind_of]).tolist():
         kind = int(kind_of[index])
         candidates = (first for other in (kind, *near.of(kind)) for first in firsts.of(other))
         found = next((first for first in islice(candidates, _MOST) if same(first, index)), None)
@@ -103,7 +103,7 @@ class _Neighbours:
         for one, other in pairs:
             lower, upper = np.minimum(one, other), np.maximum(one, other)
             waiting.append(lower.astype(np.uint64) << _HALF | upper)
-            if sum(map(len, waiting)) > max(_WAITING, len(found) // 4):
+            if sum(map(len, waiting)) > max(_AT_ONCE, len(found) // 4):
                 found, waiting = np.unique(np.concatenate([found, *waiting])), []
         found = np.unique(np.concatenate([found, *waiting]))
         found = np.concatenate([found, found << _HALF | found >> _HALF])
@@ -119,13 +119,13 @@ class _Neighbours:
 
 
 class Comparison:
-    """Whether two samples' pictures are copies. Each is decoded when it is first asked about; a file keeps the results.
+    """Whether two pictures are copies. Each is decoded when it is first asked about; a file keeps the results.
 
     It is a context manager, which removes the file. A picture that can't be read is a copy of none.
     """
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
+    def __init__(self, pictures: Sequence[Member]) -> None:
+        self._pictures = pictures
         self._places: dict[int, int | None] = {}
         with ExitStack() as stack:
             self._file = stack.enter_context(tempfile.TemporaryFile())
@@ -138,14 +138,14 @@ class Comparison:
         self._stack.close()
 
     def __call__(self, one: int, other: int) -> bool:
-        """Whether the samples with these indices are copies."""
+        """Whether the pictures with these indices are copies."""
         first, second = self._small(one), self._small(other)
         return first is not None and second is not None and difference(first, second) <= DIFFERENCE
 
     def _small(self, index: int) -> Small | None:
         size = int(np.prod(SMALL_SHAPE))
         if index not in self._places:
-            made = _decoded(self._samples[index])
+            made = _decoded(self._pictures[index])
             self._places[index] = None if made is None else self._file.seek(0, io.SEEK_END)
             if made is not None:
                 self._file.write(made.tobytes())
@@ -156,11 +156,11 @@ class Comparison:
         return np.frombuffer(self._file.read(size), dtype=np.uint8).reshape(SMALL_SHAPE)
 
 
-def _decoded(sample: Sample) -> Small | None:
+def _decoded(picture: Member) -> Small | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of them was told before
-            with Image.open(io.BytesIO(sample.picture.read())) as opened:
+            with Image.open(io.BytesIO(picture.read())) as opened:
                 opened.draft(None, (2 * SMALL_SHAPE[1], 2 * SMALL_SHAPE[0]))
                 return small(to_rgb(opened))
     except Exception:  # a broken file makes Pillow's decoders raise almost anything, and a server may be gone
@@ -179,16 +179,21 @@ def _close_pairs(hashes: _Hashes, colours: _Colours, distance: int) -> Iterator[
         mask = np.uint64(one | other)
         order = np.argsort(hashes & mask).astype(np.uint32)
         ordered = hashes[order]
-        step, places = 1, np.flatnonzero(ordered[1:] & mask == ordered[:-1] & mask)
-        while len(places):
-            close = places[_within(ordered[places] ^ ordered[places + step], distance)]
-            first, second = order[close], order[close + step]
-            alike = _of_one_colour(colours[first], colours[second])
-            if alike.any():
-                yield first[alike], second[alike]
-            step += 1
-            places = places[places < len(order) - step]
-            places = places[ordered[places] & mask == ordered[places + step] & mask]
+        for start in range(0, len(order), _AT_ONCE):
+            step, places = 1, np.arange(start, min(start + _AT_ONCE, len(order)))
+            while True:
+                places = places[places < len(order) - step]
+                differences = ordered[places] ^ ordered[places + step]
+                shared = differences & mask == 0
+                places = places[shared]
+                if not len(places):
+                    break
+                close = places[_within(differences[shared], distance)]
+                first, second = order[close], order[close + step]
+                alike = _of_one_colour(colours[first], colours[second])
+                if alike.any():
+                    yield first[alike], second[alike]
+                step += 1
 
 
 def _within(differences: _Hashes, distance: int) -> np.ndarray[Any, np.dtype[np.bool_]]:

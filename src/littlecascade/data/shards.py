@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
+from littlecascade.data.samples import Member
 from littlecascade.errors import InputError
 
 SHARD_SIZE = "10000"
@@ -143,14 +144,18 @@ class ShardWriter:
         self._file.close()
         self._part.unlink(missing_ok=True)
 
-    def add(self, name: str, members: Mapping[str, bytes]) -> bool:
-        """Write a sample's members, given by suffix. Returns whether there was room; the first sample always has."""
-        written = b"".join(_member(f"{name}.{suffix}", content) for suffix, content in members.items())
-        if self.samples and not self._has_room(len(written)):
-            return False
-        self._file.write(written)
+    def add(self, name: str, members: Mapping[str, bytes]) -> Member | None:
+        """Write a sample's members, given by suffix. Returns where the first lies, or None if there was no room.
+
+        The first sample always has.
+        """
+        written = [_member(f"{name}.{suffix}", content) for suffix, content in members.items()]
+        if self.samples and not self._has_room(sum(map(len, written))):
+            return None
+        start = self._file.tell()
+        self._file.writelines(written)
         self.samples += 1
-        return True
+        return Member(self._path, start + tarfile.BLOCKSIZE, len(next(iter(members.values()))))
 
     def close(self, end: int) -> Done:
         """Finish the file and give it its name. `end` is the number of the first source behind it."""
