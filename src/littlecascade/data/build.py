@@ -227,7 +227,7 @@ def _copies(
     ends = list(accumulate(shard.samples for shard in shards))
 
     def picture(place: int) -> Member:
-        return Member(target.shard(bisect_right(ends, place)), findings.offsets[place], findings.sizes[place])
+        return findings.picture(place, target.shard(bisect_right(ends, place)))
 
     with Comparison(Made(len(findings.sources), picture)) as same:
         groups = [array("I", group) for group in alike(findings.fingerprints, findings.colours, same)]

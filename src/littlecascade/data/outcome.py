@@ -11,6 +11,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tarfile import BLOCKSIZE
 
 import numpy as np
 
@@ -71,14 +72,14 @@ Problems = dict[str, Problem]
 @dataclass
 class Findings:
     """What is known of sources that were dealt with: problems and, of those that were written, the marks of the picture
-    and where it lies in its shard."""
+    and where it lies in its shard: at which block, and how many bytes."""
 
     left_out: Problems = field(default_factory=dict)
     notes: Problems = field(default_factory=dict)
     sources: array[int] = field(default_factory=lambda: array("I"))
     fingerprints: array[int] = field(default_factory=lambda: array("Q"))
     colours: array[int] = field(default_factory=lambda: array("I"))
-    offsets: array[int] = field(default_factory=lambda: array("Q"))
+    blocks: array[int] = field(default_factory=lambda: array("I"))
     sizes: array[int] = field(default_factory=lambda: array("I"))
 
     def refused(self, index: int, kind: str, found: str) -> None:
@@ -89,7 +90,7 @@ class Findings:
         """Count a source as written."""
         for kind, found in notes.items():
             self.notes.setdefault(kind, Problem()).add(index, found)
-        values = (index, marks.fingerprint, marks.colour, place.offset, place.size)
+        values = (index, marks.fingerprint, marks.colour, place.offset // BLOCKSIZE, place.size)
         for column, value in zip(self._columns(), values, strict=True):
             column.append(value)
 
@@ -115,11 +116,15 @@ class Findings:
         left_out, notes = (
             {kind: Problem.from_json(problem) for kind, problem in line[key].items()} for key in ("left_out", "notes")
         )
-        columns = (_read(code, text) for code, text in zip("IQIQI", line["pictures"], strict=True))
+        columns = (_read(code, text) for code, text in zip("IQIII", line["pictures"], strict=True))
         return cls(left_out, notes, *columns)
 
+    def picture(self, place: int, shard: Path) -> Member:
+        """Where a picture lies that was written as number `place`, in this shard."""
+        return Member(shard, self.blocks[place] * BLOCKSIZE, self.sizes[place])
+
     def _columns(self) -> tuple[array[int], ...]:
-        return self.sources, self.fingerprints, self.colours, self.offsets, self.sizes
+        return self.sources, self.fingerprints, self.colours, self.blocks, self.sizes
 
 
 def _written(numbers: array[int]) -> str:

@@ -203,7 +203,7 @@ class Journal:
         """Begin it, with the shards that are kept."""
         self._path = target.journal
         lines = ({"shard": asdict(shard), **known} for shard, known in done)
-        write_whole(self._path, map(_line, chain([head], lines)))
+        write_whole(self._path, chain.from_iterable(map(_line, chain([head], lines))))
 
     @staticmethod
     def read(target: Target) -> tuple[Line, list[tuple[Done, Line]]] | None:
@@ -227,11 +227,13 @@ class Journal:
     def add(self, shard: Done, known: Line) -> None:
         """Note that a shard is complete."""
         with self._path.open("a", encoding="utf-8", newline="\n") as handle:
-            handle.write(_line({"shard": asdict(shard), **known}))
+            handle.writelines(_line({"shard": asdict(shard), **known}))
 
 
-def _line(values: Line) -> str:
-    return json.dumps(values) + "\n"
+def _line(values: Line) -> Iterator[str]:
+    """In pieces, since a line has some hundred thousand letters."""
+    yield from json.JSONEncoder().iterencode(values)
+    yield "\n"
 
 
 def _json_lines(path: Path) -> Iterator[Line]:
