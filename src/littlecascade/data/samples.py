@@ -128,8 +128,7 @@ class Group(Lazy[Sample]):
     def __init__(self, members: Members, prefix: str = "") -> None:
         self._members, self._prefix = members, prefix
         keys, places = _by_suffix(members.names)
-        _, first = np.unique(keys[0], return_index=True)
-        first.sort()
+        first = _firsts(keys[0])
         stems = keys[0][first]
         sidecars = (_last(*column, stems) for column in zip(keys[1:], places[1:], strict=True))
         self._pictures, (self._texts, self._fields) = places[0][first], sidecars
@@ -207,6 +206,17 @@ def _by_suffix(names: Sequence[str]) -> tuple[list[_Keys], list[_Places]]:
     marks = np.fromiter(marked(), dtype=[("key", np.int64), ("kind", np.int8)], count=len(names))
     places = [np.flatnonzero(marks["kind"] == kind).astype(np.int32) for kind in range(1 + len(SIDECAR_SUFFIXES))]
     return [marks["key"][some] for some in places], places
+
+
+def _firsts(keys: _Keys) -> _Places:
+    """The place of the first of each key, in rising order; `np.unique` does it with twice the memory."""
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    ordered = keys[order]
+    new = np.ones(len(keys), dtype=bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    first = order[new]
+    first.sort()
+    return first
 
 
 def _last(keys: _Keys, places: _Places, wanted: _Keys) -> _Places:
