@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from littlecascade.adapters.tokens import is_new
 from littlecascade.errors import InputError, suggest
 from littlecascade.training.config import Beta, Share, StageCRun
 
@@ -55,6 +56,13 @@ class LoraRun(_AdapterRun):
                 re.compile(pattern)
             except re.error as error:
                 raise InputError(f"train_tokens: {pattern!r} is no regular expression: {error}.") from None
+        known = [first for first, _ in self.train_tokens if not is_new(first)]
+        if known and self.lora_type != "lora":
+            raise InputError(
+                f"train_tokens: {known[0]!r} changes tokens of the vocabulary, for which only the official format has "
+                f"a place, and that has none for lora_type {self.lora_type}: set lora_type to lora, or train a new "
+                f"token that starts as those, ['[mine]', {known[0]!r}]."
+            )
 
     @property
     def reach(self) -> float:

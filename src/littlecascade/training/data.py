@@ -74,6 +74,9 @@ class CachedData(Data):
     def __init__(self, config: RunConfig) -> None:
         columns = columns_of(config)
         self.cache = Cache(open_source(config), columns, config.cache_folder, open_texts(config))
+        self.unsaid = config.default_caption or ""
+        if self.unsaid and self.cache.texts is not None:
+            self.prepare_texts([self.unsaid])
         self.names = [column.name for column in columns]
         self.groups = list(self.cache.groups().values())
         self.feed = IndexFeed(self.groups, config.micro_batch, config.seed)
@@ -85,7 +88,7 @@ class CachedData(Data):
         return self.cache.broken
 
     def captions(self, raw: Sequence[int], draws: Draws) -> list[str]:
-        choices = [self.cache.rows[row].captions or ("",) for row in raw]
+        choices = [self.cache.rows[row].captions or (self.unsaid,) for row in raw]
         return [own[pick % len(own)] for own, pick in zip(choices, draws.integers(1 << 30), strict=True)]
 
     def columns(self, raw: Sequence[int]) -> dict[str, Tensor]:
@@ -114,7 +117,7 @@ class StreamedData(Data):
     """Nothing is kept: shards are read in a sweep, crops are drawn at each visit, and the encoders stay in memory."""
 
     def __init__(self, config: RunConfig) -> None:
-        folder = text_folder_of(config)
+        folder, self.unsaid = text_folder_of(config), config.default_caption or ""
         self.column_list, self.compute_texts = columns_of(config), None if folder is None else encoders.text(folder)[1]
         filters, getter = parse_filters(config.dataset_filters), parse_captions_getter(config.captions_getter)
         shards = find_shards(config.webdataset_path)
@@ -128,7 +131,7 @@ class StreamedData(Data):
         return self.reader.loader.tally.named
 
     def captions(self, raw: PictureBatch, draws: Draws) -> list[str]:
-        return raw.captions
+        return [caption or self.unsaid for caption in raw.captions]
 
     @torch.no_grad()
     def columns(self, raw: PictureBatch) -> dict[str, Tensor]:
