@@ -35,7 +35,7 @@ from littlecascade.data.buckets import Buckets
 from littlecascade.data.getters import parse_filters
 from littlecascade.data.loader import Loader
 from littlecascade.data.stream import Example, Lane, Skip, StreamConfig, find_shards
-from littlecascade.training import loop
+from littlecascade.training import metrics as logging
 from littlecascade.training.config import StageCRun
 from littlecascade.training.config_file import parse_config
 from littlecascade.training.draws import Draws
@@ -130,7 +130,7 @@ def configuration(folder: Path, side: int) -> dict[str, Any]:
 
 def consumed(folder: Path, values: dict[str, Any]) -> float:
     """Pictures a second that the updates of a run take in."""
-    loop.LOG_EVERY = 1
+    logging.LOG_EVERY = 1
     path = folder / "reading.yaml"
     path.write_text(yaml.safe_dump(values), "utf-8")
     train("c", path)

@@ -13,12 +13,18 @@ from littlecascade.cli.main import COMMANDS, main
 from littlecascade.errors import InputError
 
 
-@pytest.mark.parametrize(("folder", "said"), [(Path("run"), "run\n"), (None, "stopped: the same command")])
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        (Path("run"), "run\n"),
+        (None, "to go on: littlecascade train c c.yaml --set lr=1e-4 --set batch_size=8 --max-minutes 1.5\n"),
+    ],
+)
 def test_train_passes_its_arguments_on(folder: Path | None, said: str, monkeypatch, capsys) -> None:
     calls = []
 
-    def train(*arguments: object) -> Path | None:
-        calls.append(arguments)
+    def train(*arguments: object, **named: object) -> Path | None:
+        calls.append((*arguments, named))
         return folder
 
     module = ModuleType("littlecascade.training.run")
@@ -26,8 +32,8 @@ def test_train_passes_its_arguments_on(folder: Path | None, said: str, monkeypat
     monkeypatch.setitem(sys.modules, module.__name__, module)
     line = ["train", "c", "c.yaml", "--set", "lr=1e-4", "--set", "batch_size=8", "--max-minutes", "1.5"]
     assert main(line) == 0
-    assert calls == [("c", Path("c.yaml"), ["lr=1e-4", "batch_size=8"], 1.5)]
-    assert capsys.readouterr().out.startswith(said)
+    assert calls == [("c", Path("c.yaml"), ["lr=1e-4", "batch_size=8"], 1.5, {"minutes": None, "restart": False})]
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(

@@ -207,13 +207,18 @@ def test_pain_12_requirements_are_ranges_that_hold_here() -> None:
         assert requirement.specifier.contains(version(requirement.name).partition("+")[0]), str(requirement)
 
 
-def test_pain_14_all_that_a_reading_process_is_given_can_be_pickled(here: Path, call: Call, configure: Configure) -> None:
+def test_pain_14_all_that_a_reading_process_is_given_can_be_pickled(
+    here: Path, call: Call, configure: Configure
+) -> None:
     assert call("data", "build", "pictures", "-o", "one.tar", "--size", "64", "--workers", "1").code == 0
     config = load_config(LoraRun, Path(configure(**sweep())))
     data = StreamedData(config)
     stream, stage = pickle.loads(pickle.dumps((data.stream, data.stage)))
     assert pickle.dumps(stream) == pickle.dumps(data.stream)
-    assert list(map(stream.filters.failed, ({"width": 70}, {"width": 60}))) == [None, data.stream.filters.failed({"width": 60})]
+    assert list(map(stream.filters.failed, ({"width": 70}, {"width": 60}))) == [
+        None,
+        data.stream.filters.failed({"width": 60}),
+    ]
     assert stage == data.stage
 
 
@@ -240,7 +245,10 @@ def test_pain_15_a_lora_learns_and_shows_it_or_is_warned_of(lora: Path, call: Ca
     rows = metrics(Path("runs/mine"))
     assert all(row["loss"] > 0 for row in rows)
     assert [name for name, tensor in files.load(lora).items() if name.endswith("lora_up") and not tensor.any()] == []
-    assert sorted(path.name for path in Path("runs/mine").glob("preview-*")) == ["preview-000001.png", "preview-000002.png"]
+    assert sorted(path.name for path in Path("runs/mine").glob("preview-*")) == [
+        "preview-000001.png",
+        "preview-000002.png",
+    ]
     with Image.open("runs/mine/preview-000002.png") as image:
         assert image.size == (64, 128)  # without the LoRA, above what it draws
     sane = call("train", "lora", configure(), "--dry-run", "--set", "experiment_id=new")
@@ -262,7 +270,9 @@ def test_pain_16_a_lora_goes_into_every_format_and_draws_the_same(lora: Path, ca
         drawn[form] = pixels(f"{form}.png")
     assert call("generate", "a dog", *FAST, "-o", "plain.png").code == 0
     assert np.abs(pixels("plain.png") - drawn["official"]).max() > 20
-    assert {form: np.abs(image - drawn["official"]).max() <= 2 for form, image in drawn.items()} == dict.fromkeys(drawn, True)
+    assert {form: np.abs(image - drawn["official"]).max() <= 2 for form, image in drawn.items()} == dict.fromkeys(
+        drawn, True
+    )
     named = files.load("comfy.safetensors")
     assert all(name.startswith(("lora_unet_", "lora_prior_unet_", "diffusion_model.", "bundle_emb.")) for name in named)
     assert "bundle_emb.[mine].clip_g" in named
@@ -289,7 +299,9 @@ def test_pain_18_a_step_is_one_pass_and_stage_b_none_too_many(call: Call, monkey
     for kind, name in ((StageC, "c"), (StageB, "b")):
         forward = kind.forward
 
-        def counted(self: Any, x: torch.Tensor, *given: Any, forward: Any = forward, name: str = name, **named: Any) -> Any:
+        def counted(
+            self: Any, x: torch.Tensor, *given: Any, forward: Any = forward, name: str = name, **named: Any
+        ) -> Any:
             rows[name].append(len(x))
             return forward(self, x, *given, **named)
 
@@ -328,7 +340,9 @@ def test_pain_21_one_answer_lists_all_files_that_are_missing(call: Call) -> None
 
 
 @pytest.mark.parametrize(("task", "own"), [("b", {"generator_checkpoint_path": "stage_b.safetensors"}), ("a", {})])
-def test_pain_22_stage_b_and_stage_a_are_trained_too(task: str, own: dict[str, str], call: Call, configure: Configure) -> None:
+def test_pain_22_stage_b_and_stage_a_are_trained_too(
+    task: str, own: dict[str, str], call: Call, configure: Configure
+) -> None:
     drop = dict.fromkeys(("rank", "lora_alpha", "generator_checkpoint_path"))
     if task == "a":
         drop |= dict.fromkeys(("objective", "loss_weight", "effnet_checkpoint_path", "previewer_checkpoint_path"))

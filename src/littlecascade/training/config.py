@@ -13,6 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from littlecascade.checkpoint import places
+from littlecascade.data.buckets import parse_ratios
+from littlecascade.data.getters import parse_captions_getter, parse_filters
 from littlecascade.errors import InputError
 from littlecascade.training import paths
 from littlecascade.training.batch import micro_batch
@@ -111,6 +113,7 @@ class RunConfig(OfficialKeys):
     bucketeer_random_ratio: Share = 0.05
     captions_getter: list[str] | None = None
     dataset_filters: list[str | list[str]] | None = None
+    default_caption: str | None = None  # ours; of pictures that have none, which without it are learnt without words
     cache: bool = True  # ours; false reads the data in a sweep and encodes anew at each visit
     cache_path: Path | None = None  # ours; a folder `cache` inside output_path if not given
     workers: NonNegativeInt = 2  # ours; processes that read and decode where nothing is cached
@@ -142,6 +145,10 @@ class RunConfig(OfficialKeys):
         from littlecascade.presets import find_preset
 
         find_preset(self.model_version)
+        parse_filters(self.dataset_filters)
+        parse_captions_getter(self.captions_getter)
+        if self.multi_aspect_ratio:
+            parse_ratios(self.multi_aspect_ratio)
         micro_batch(self.batch_size, self.grad_accum_steps)
         if self.fused_backward and self.grad_accum_steps > 1:
             raise InputError(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from littlecascade.adapters.tokens import is_new
 from littlecascade.errors import InputError, suggest
 from littlecascade.training.config import Beta, DiffusionRun, Share, StageBRun, StageCRun
 
@@ -105,6 +106,14 @@ class LoraRun(_LoraKeys, StageCRun):
                 re.compile(pattern)
             except re.error as error:
                 raise InputError(f"train_tokens: {pattern!r} is no regular expression: {error}.") from None
+        known = [first for first, _ in self.train_tokens if not is_new(first)]
+        if known and self.form != "official":
+            which = "text_module_filters" if self.lora_type == "lora" else f"lora_type {self.lora_type}"
+            raise InputError(
+                f"train_tokens: {known[0]!r} changes tokens of the vocabulary, for which only the official format has "
+                f"a place, and that has none for {which}: leave that out, or train a new token that starts as those, "
+                f"['[mine]', {known[0]!r}]."
+            )
 
 
 class LoraBRun(_LoraKeys, StageBRun):

@@ -76,6 +76,9 @@ class CachedData(Data):
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         columns = columns_of(config, device)
         self.cache = Cache(open_source(config), columns, config.cache_folder, open_texts(config, device))
+        self.unsaid = config.default_caption or ""
+        if self.unsaid and self.cache.texts is not None:
+            self.prepare_texts([self.unsaid])
         self.names = [column.name for column in columns]
         self.groups = list(self.cache.groups().values())
         self.feed = IndexFeed(self.groups, config.micro_batch, config.seed)
@@ -87,7 +90,7 @@ class CachedData(Data):
         return self.cache.broken
 
     def captions(self, raw: Sequence[int], draws: Draws) -> list[str]:
-        choices = [self.cache.rows[row].captions or ("",) for row in raw]
+        choices = [self.cache.rows[row].captions or (self.unsaid,) for row in raw]
         return [own[pick % len(own)] for own, pick in zip(choices, draws.integers(1 << 30), strict=True)]
 
     def columns(self, raw: Sequence[int]) -> dict[str, Tensor]:
@@ -116,7 +119,7 @@ class StreamedData(Data):
     """Nothing is kept: shards are read in a sweep, crops are drawn at each visit, and the encoders stay in memory."""
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
-        folder = text_folder_of(config)
+        folder, self.unsaid = text_folder_of(config), config.default_caption or ""
         self.column_list = columns_of(config, device)
         self.load_texts = None if folder is None else cache(encoders.text(folder, device)[1])
         filters, getter = parse_filters(config.dataset_filters), parse_captions_getter(config.captions_getter)
@@ -131,7 +134,7 @@ class StreamedData(Data):
         return self.reader.loader.tally.named
 
     def captions(self, raw: PictureBatch, draws: Draws) -> list[str]:
-        return raw.captions
+        return [caption or self.unsaid for caption in raw.captions]
 
     @torch.no_grad()
     def columns(self, raw: PictureBatch) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ class WandB:
     """
 
     def __init__(self, config: RunConfig, folder: Path, step: int) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         path = folder / "wandb-id.txt"
         if not path.is_file():
