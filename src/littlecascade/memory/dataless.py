@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,14 @@ def dataless() -> Iterator[None]:
     Numbers are `FLOAT`, whole numbers 0, conditions true; a mask takes all. torch's global generator is as before
     afterwards. Tensors with data can be read within, and no tensor made within is of any use outside.
     """
+    import_module("torch._dynamo")  # which torch does by and by, and which must see what is replaced below as it was
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=".*(lr_scheduler|CUDA is not available|torch.cpu).*")
-        stack.enter_context(_replaced(F, "scaled_dot_product_attention", _attend(F.scaled_dot_product_attention)))
-        stack.enter_context(_replaced(torch, "Generator", _generator(torch.Generator)))
-        stack.enter_context(_replaced(torch.Tensor, "numpy", _numpy))
+        stack.enter_context(replaced(F, "scaled_dot_product_attention", _attend(F.scaled_dot_product_attention)))
+        stack.enter_context(replaced(torch, "Generator", _generator(torch.Generator)))
+        stack.enter_context(replaced(torch.Tensor, "numpy", _numpy))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_Values())
         yield
@@ -94,7 +96,8 @@ def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within: an attribute of a module or class is another."""
     before = getattr(owner, name)
     own = name in vars(owner)
     setattr(owner, name, value)

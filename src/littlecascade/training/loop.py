@@ -66,7 +66,7 @@ class Trainer:
         config, log = self.config, _Log(self.folder)
         bar = tqdm(total=config.updates, initial=self.step, desc=config.experiment_id, disable=None, unit="step")
         with bar, ThreadPoolExecutor(1) as pool, _deferred_interrupt() as interrupted:
-            upcoming = pool.submit(self._fetch, self.step)
+            upcoming = pool.submit(self.fetch, self.step)
             while self.step < config.updates and time.monotonic() < deadline and not interrupted.is_set():
                 upcoming = self._update(upcoming, pool, log)
                 bar.set_postfix(log.latest, refresh=False)
@@ -81,8 +81,12 @@ class Trainer:
         if self.step < config.updates:
             return False
         self.preview()
-        export_averages(self.task, self._tensors(), self.folder)
+        self.export()
         return True
+
+    def export(self) -> None:
+        """Write the averaged weights, which the task's modules are left with, in float32."""
+        export_averages(self.task, self._tensors(), self.folder)
 
     def save(self) -> None:
         """Write a checkpoint of this moment, and a backup of it where one is due."""
@@ -121,11 +125,8 @@ class Trainer:
                 for module, training in modes.items():
                     module.train(training)
 
-    def _update(self, upcoming: Future[list[Batch]], pool: ThreadPoolExecutor, log: _Log) -> Future[list[Batch]]:
-        start = time.perf_counter()
-        batches = upcoming.result()
-        waited = time.perf_counter() - start
-        upcoming = pool.submit(self._fetch, self.step + 1)
+    def update(self, batches: list[Batch]) -> dict[str, float]:
+        """Train on the micro-batches of an update, which `fetch` gave. Returns the figures for the metrics."""
         progress = self.step / self.config.updates
         figures: dict[str, float] = {"lr": self.config.lr * lr_scale(self.step, self.config, progress)}
         for phase in self.task.phases:
@@ -133,6 +134,22 @@ class Trainer:
                 figures |= self._train_phase(phase, batches, progress)
         self.step += 1
         self.ema.update(self._averaging(), self.step)
+        return figures
+
+    def fetch(self, step: int) -> list[Batch]:
+        """The micro-batches of an update; runs in a thread while the one before is computed."""
+        batches: list[Batch] = []
+        for micro in range(self.config.grad_accum_steps):
+            raw = self.task.feed.take(self._number(step, micro))
+            batches.append(self.task.prepare(raw, Draws(self.config.seed, self._positions(step, micro))))
+        return batches
+
+    def _update(self, upcoming: Future[list[Batch]], pool: ThreadPoolExecutor, log: _Log) -> Future[list[Batch]]:
+        start = time.perf_counter()
+        batches = upcoming.result()
+        waited = time.perf_counter() - start
+        upcoming = pool.submit(self.fetch, self.step + 1)
+        figures = self.update(batches)
         seconds = time.perf_counter() - start
         figures |= {"seconds": seconds, "wait": waited / seconds, "skipped": float(self.skipped)}
         log.add(self.step, figures)
@@ -193,14 +210,6 @@ class Trainer:
         optimizer.begin(self.step, 0.0)
         tqdm.write(f"Update {self.step + 1}: memory ran out ({reason}); {self.room.make()}.", file=sys.stderr)
         return None
-
-    def _fetch(self, step: int) -> list[Batch]:
-        """The micro-batches of an update; runs in a thread while the one before is computed."""
-        batches: list[Batch] = []
-        for micro in range(self.config.grad_accum_steps):
-            raw = self.task.feed.take(self._number(step, micro))
-            batches.append(self.task.prepare(raw, Draws(self.config.seed, self._positions(step, micro))))
-        return batches
 
     def _number(self, step: int, micro: int = 0) -> int:
         """Of a micro-batch among all of the run."""
@@ -292,7 +301,10 @@ def export_averages(task: Task, tensors: Mapping[str, Tensor], folder: RunFolder
     """
     for phase in task.phases:
         for prefix, module in phase.modules.items():
-            module.float().eval()
+            for tensor in chain(module.parameters(), module.buffers()):
+                if tensor.is_floating_point():
+                    tensor.data = tensor.data.float()
+            module.eval()
             if isinstance(module, Trunk):
                 rescale.undivide(module)
             for name, tensor in chain(module.named_parameters(prefix), module.named_buffers(prefix)):
