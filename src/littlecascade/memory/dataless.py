@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -44,6 +44,7 @@ def dataless() -> Iterator[None]:
         stack.enter_context(replaced(F, "scaled_dot_product_attention", _attend(F.scaled_dot_product_attention)))
         stack.enter_context(replaced(torch, "Generator", _generator(torch.Generator)))
         stack.enter_context(replaced(torch.Tensor, "numpy", _numpy))
+        stack.enter_context(replaced(nn.Module, "_apply", _apply))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_Values())
         yield
@@ -89,6 +90,20 @@ def _attend(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _generator(original: type[torch.Generator]) -> Callable[..., torch.Generator]:
     """There is none of the device that plays a GPU."""
     return lambda device="cpu": original("cpu" if torch.device(device) == GPU else device)
+
+
+def _apply(module: nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """What is behind `Module.to` and the like, which would want to swap its tensors for others, and can't."""
+    for child in module.children() if recurse else ():
+        child._apply(convert)
+    for name, parameter in module.named_parameters(recurse=False):
+        converted = convert(parameter.data)
+        if converted.device == parameter.device:
+            parameter.data = converted
+        else:
+            module.register_parameter(name, nn.Parameter(converted, parameter.requires_grad))
+    module._buffers.update({name: convert(buffer) for name, buffer in module.named_buffers(recurse=False)})
+    return module
 
 
 def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -301,10 +301,7 @@ def export_averages(task: Task, tensors: Mapping[str, Tensor], folder: RunFolder
     """
     for phase in task.phases:
         for prefix, module in phase.modules.items():
-            for tensor in chain(module.parameters(), module.buffers()):
-                if tensor.is_floating_point():
-                    tensor.data = tensor.data.float()
-            module.eval()
+            module.float().eval()
             if isinstance(module, Trunk):
                 rescale.undivide(module)
             for name, tensor in chain(module.named_parameters(prefix), module.named_buffers(prefix)):

@@ -151,12 +151,9 @@ class Sketch(Stock):
         cast(network, torch.float32 if self.device == GPU else _stored(path))
         held = list(network.state_dict().values())
         self.tracker.mark(FILE, held)
-        network = _moved(cast(network, dtype, copy=copy), self.device)
+        network = cast(network, dtype, copy=copy).to(self.device)
         del held
         return network
-
-    def _prepared(self, network: Module, config: RunConfig) -> Module:
-        return _moved(cast(network, self.dtype(config)), self.device).train().requires_grad_(True)
 
 
 class _Data(Data):
@@ -201,17 +198,6 @@ class _Data(Data):
 def _size(config: RunConfig) -> tuple[int, int]:
     """The width and height of the largest pictures."""
     return max(open_buckets(config).sizes, key=lambda size: size[0] * size[1])
-
-
-def _moved(module: Module, device: torch.device) -> Module:
-    """Put a module's tensors on a device, which `Module.to` can't do with those that have no data."""
-    for child in module.modules():
-        for name, parameter in child.named_parameters(recurse=False):
-            if parameter.device != device:
-                setattr(child, name, nn.Parameter(parameter.detach().to(device), parameter.requires_grad))
-        for name, buffer in child.named_buffers(recurse=False):
-            setattr(child, name, buffer.to(device))
-    return module
 
 
 def _stored(path: Path) -> torch.dtype:
