@@ -22,7 +22,8 @@ from littlecascade.conditioning.text import TextEncoder
 from littlecascade.data.batches import PictureBatch
 from littlecascade.errors import InputError
 from littlecascade.training import encoders
-from littlecascade.training.config import StageBRun, StageCRun, parse_config
+from littlecascade.training.config import StageBRun, StageCRun
+from littlecascade.training.config_file import parse_config
 from littlecascade.training.data import CachedData, open_data
 from littlecascade.training.draws import Draws
 from littlecascade.training.processes import Share
