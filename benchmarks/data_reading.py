@@ -30,7 +30,8 @@ from littlecascade.data.buckets import Buckets
 from littlecascade.data.getters import parse_filters
 from littlecascade.data.loader import Loader
 from littlecascade.data.stream import Example, Lane, Skip, StreamConfig, find_shards
-from littlecascade.training.config import StageCRun, parse_config
+from littlecascade.training.config import StageCRun
+from littlecascade.training.config_file import parse_config
 from littlecascade.training.draws import Draws
 from littlecascade.training.run import TASKS
 

@@ -17,7 +17,7 @@ from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.errors import InputError
 from littlecascade.models.stage_c import StageC
 from littlecascade.presets import TINY
-from littlecascade.training.config import parse_config
+from littlecascade.training.config_file import parse_config
 from littlecascade.training.draws import Draws
 from littlecascade.training.run import TASKS, train
 

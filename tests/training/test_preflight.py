@@ -13,7 +13,8 @@ from PIL import Image
 from littlecascade.checkpoint import places
 from littlecascade.errors import InputError
 from littlecascade.training import preflight
-from littlecascade.training.config import RunConfig, StageBRun, StageCRun, load_config
+from littlecascade.training.config import RunConfig, StageBRun, StageCRun
+from littlecascade.training.config_file import load_config
 from littlecascade.training.run import train
 
 TINY = places.packaged("tiny")

@@ -12,7 +12,8 @@ from littlecascade.checks import Line
 from littlecascade.doctor import stock
 from littlecascade.errors import InputError, suggest
 from littlecascade.training import preflight
-from littlecascade.training.config import DiffusionRun, RunConfig, load_config
+from littlecascade.training.config import DiffusionRun, RunConfig
+from littlecascade.training.config_file import load_config
 from littlecascade.training.kinds import KINDS, kind_of
 from littlecascade.training.run import TASKS, settle
 from littlecascade.training.runstate import RunFolder

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from littlecascade.data.stream import Skip, StreamConfig, find_shards
 from littlecascade.data.table import Source
 from littlecascade.data.texts import Texts
 from littlecascade.errors import InputError
+from littlecascade.memory.precision import choose_device
 from littlecascade.training import encoders
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
@@ -71,9 +73,9 @@ class Data(ABC):
 class CachedData(Data):
     """Everything is on disk: no encoder is in memory once this object is made."""
 
-    def __init__(self, config: RunConfig) -> None:
-        columns = columns_of(config)
-        self.cache = Cache(open_source(config), columns, config.cache_folder, open_texts(config))
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        columns = columns_of(config, device)
+        self.cache = Cache(open_source(config), columns, config.cache_folder, open_texts(config, device))
         self.names = [column.name for column in columns]
         self.groups = list(self.cache.groups().values())
         self.feed = IndexFeed(self.groups, config.micro_batch, config.seed)
@@ -113,9 +115,10 @@ class CachedData(Data):
 class StreamedData(Data):
     """Nothing is kept: shards are read in a sweep, crops are drawn at each visit, and the encoders stay in memory."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
         folder = text_folder_of(config)
-        self.column_list, self.compute_texts = columns_of(config), None if folder is None else encoders.text(folder)[1]
+        self.column_list = columns_of(config, device)
+        self.load_texts = None if folder is None else cache(encoders.text(folder, device)[1])
         filters, getter = parse_filters(config.dataset_filters), parse_captions_getter(config.captions_getter)
         shards = find_shards(config.webdataset_path)
         tqdm.write(f"{_place(config)}: {len(shards)} shards, read in a sweep", file=sys.stderr)
@@ -133,7 +136,7 @@ class StreamedData(Data):
     @torch.no_grad()
     def columns(self, raw: PictureBatch) -> dict[str, Tensor]:
         pixels = self.pictures(raw)
-        values = {column.name: column.compute(pixels).float() for column in self.column_list if column != PIXELS}
+        values = {column.name: column.compute(pixels).float().cpu() for column in self.column_list if column != PIXELS}
         return values | ({PIXELS.name: pixels} if PIXELS in self.column_list else {})
 
     def pictures(self, raw: PictureBatch) -> Tensor:
@@ -141,8 +144,8 @@ class StreamedData(Data):
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
-        assert self.compute_texts is not None
-        return TextEmbedding(*(tensor.float() for tensor in self.compute_texts(texts)))
+        assert self.load_texts is not None
+        return TextEmbedding(*(tensor.float().cpu() for tensor in self.load_texts()(texts)))
 
     def prepare_texts(self, texts: Sequence[str]) -> None:
         """Nothing to do: the encoder is at hand."""
@@ -151,20 +154,21 @@ class StreamedData(Data):
         return next(iter(Loader(replace(self.stream, shuffle=0), replace(self.stage, batch_size=count))))
 
 
-def open_data(config: RunConfig) -> Data:
-    """The data of a run, with the columns that its kind needs.
+def open_data(config: RunConfig, device: torch.device) -> Data:
+    """The data of a run, with the columns that its kind needs, which are computed on a device.
 
     Raises `InputError` for data that can't be found or used, and for keys that can't be understood.
     """
     if not config.cache:
-        return StreamedData(config)
-    return CachedData(config)
+        return StreamedData(config, device)
+    return CachedData(config, device)
 
 
 def fill_cache(config: RunConfig, rank: int, world_size: int) -> Filled:
     """Make every `world_size`-th part of the cache of a run, from part `rank` on, as far as it is not there."""
-    source = open_source(config)
-    made = fill(source, columns_of(config), config.cache_folder, open_texts(config), rank=rank, world_size=world_size)
+    source, device = open_source(config), choose_device(config.device)
+    columns, texts = columns_of(config, device), open_texts(config, device)
+    made = fill(source, columns, config.cache_folder, texts, rank=rank, world_size=world_size)
     return Filled(config.cache_folder, len(source.samples), made, len(range(rank, source.parts, world_size)))
 
 
@@ -178,10 +182,10 @@ class Filled:
     share: int
 
 
-def open_texts(config: RunConfig) -> Texts | None:
+def open_texts(config: RunConfig, device: torch.device) -> Texts | None:
     """Where the embeddings of a run's captions are kept, if it needs any."""
     folder = text_folder_of(config)
-    return None if folder is None else Texts(config.cache_folder, *encoders.text(folder))
+    return None if folder is None else Texts(config.cache_folder, *encoders.text(folder, device))
 
 
 def open_source(config: RunConfig) -> Source:

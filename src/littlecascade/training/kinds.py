@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from littlecascade.errors import InputError
-from littlecascade.training.config import RunConfig, parse_config, read_values
+from littlecascade.training.config import RunConfig
 from littlecascade.training.config_adapters import ControlNetRun
+from littlecascade.training.config_file import parse_config, read_values
 from littlecascade.training.run import TASKS
 
 KINDS: Mapping[str, type[RunConfig]] = {

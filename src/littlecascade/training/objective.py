@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from littlecascade.diffusion.noise import offset_noise, pyramid_noise
@@ -50,9 +51,9 @@ class Objective:
         return noise
 
 
-def make_objective(config: DiffusionRun, *, pyramid: bool = False) -> Objective:
-    """The objective that a run's configuration describes."""
+def make_objective(config: DiffusionRun, device: torch.device, *, pyramid: bool = False) -> Objective:
+    """The objective that a run's configuration describes, its weight on a device."""
     target = TARGETS["edm" if config.edm_objective else config.objective]
-    weight = WEIGHTS["adaptive" if config.adaptive_loss_weight else config.loss_weight](target)
+    weight = WEIGHTS["adaptive" if config.adaptive_loss_weight else config.loss_weight](target).to(device)
     parametrisation = Parametrisation(target, CosineSchedule(shift=config.shift))
     return Objective(parametrisation, weight, config.offset_noise, pyramid)

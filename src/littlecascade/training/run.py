@@ -12,15 +12,18 @@ from typing import Any
 from tqdm import tqdm
 
 from littlecascade.errors import InputError, suggest
-from littlecascade.memory.precision import DTYPES, choose_dtype
+from littlecascade.memory.precision import DTYPES, choose_device
 from littlecascade.training import config as configs
 from littlecascade.training import preflight
 from littlecascade.training.batch import fitted
 from littlecascade.training.config_adapters import LoraRun
+from littlecascade.training.config_file import Config, load_config, parse_config, read_values
 from littlecascade.training.data import Filled, fill_cache
-from littlecascade.training.loop import Trainer, export_averages
+from littlecascade.training.export import export_averages
+from littlecascade.training.loop import Trainer
 from littlecascade.training.processes import Share
 from littlecascade.training.runstate import RunFolder
+from littlecascade.training.stock import Stock, precision_of
 from littlecascade.training.task import Task
 
 
@@ -32,10 +35,10 @@ class Entry:
     module: str
     task: str
 
-    def build(self, config: configs.RunConfig) -> Task:
-        """The task, with its data opened and its networks in place."""
-        factory: Callable[[configs.RunConfig], Task] = getattr(import_module(self.module), self.task)
-        return factory(config)
+    def build(self, config: configs.RunConfig, stock: Stock | None = None) -> Task:
+        """The task, with its data opened and its networks in place: from the files that are named, or from a stock."""
+        factory: Callable[[configs.RunConfig, Stock], Task] = getattr(import_module(self.module), self.task)
+        return factory(config, Stock.of(config) if stock is None else stock)
 
 
 TASKS: Mapping[str, Entry] = {
@@ -94,8 +97,8 @@ def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str
 
     Raises `InputError` for an unknown task and for whatever else is wrong with the configuration.
     """
-    values, lines = configs.read_values(config_path, overrides)
-    config = configs.parse_config(_find(task).config, values, source=str(config_path), lines=lines)
+    values, lines = read_values(config_path, overrides)
+    config = parse_config(_find(task).config, values, source=str(config_path), lines=lines)
     wanted = {"batch_size": config.batch_size, "grad_accum_steps": config.grad_accum_steps}
     fits = dict(zip(wanted, fitted(*wanted.values()), strict=True))
     return [f"{key}={value}" for key, value in fits.items() if value != wanted[key]]
@@ -103,7 +106,7 @@ def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str
 
 def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
     entry = _find(task)
-    return entry, configs.load_config(entry.config, config_path, overrides)
+    return entry, load_config(entry.config, config_path, overrides)
 
 
 def _find(task: str) -> Entry:
@@ -112,7 +115,7 @@ def _find(task: str) -> Entry:
     return TASKS[task]
 
 
-def settle(config: configs.Config, folder: RunFolder) -> configs.Config:
+def settle(config: Config, folder: RunFolder) -> Config:
     """`config` as this run goes on with it: the precision `auto` is measured once, and then stays what it was.
 
     Raises `InputError` if the run has a checkpoint and one of the keys in `config.fixed` differs from its own.
@@ -124,7 +127,7 @@ def settle(config: configs.Config, folder: RunFolder) -> configs.Config:
         return config
     precision = stored.get("precision")
     if precision not in DTYPES:
-        precision = str(choose_dtype("auto", "cpu")).removeprefix("torch.")
+        precision = precision_of(config, choose_device(config.device))
     return config.model_copy(update={"precision": precision})
 
 

@@ -17,11 +17,11 @@ from littlecascade.models.stage_b import StageB
 from littlecascade.models.stage_c import StageC
 from littlecascade.pipelines.sampling import Settings, draw
 from littlecascade.training.config import DiffusionRun
-from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
 from littlecascade.training.objective import make_objective
+from littlecascade.training.stock import Stock
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import network_config, trainable, with_dropout
+from littlecascade.training.tasks.common import with_dropout
 
 
 class DiffusionTask(Task):
@@ -33,22 +33,23 @@ class DiffusionTask(Task):
         self,
         stage: str,
         config: DiffusionRun,
+        stock: Stock,
         preset: StageBConfig | StageCConfig,
         *,
         pyramid: bool = False,
     ) -> None:
-        self.role = f"stage_{stage}"
-        self.data = open_data(config)
+        self.role, self.device = f"stage_{stage}", stock.device
+        self.data = stock.data(config)
         self.feed = self.data.feed
-        built = network_config(self.role, preset, config.generator_checkpoint_path)
+        built = stock.network_config(self.role, preset, config.generator_checkpoint_path)
         built = replace(built, trunk=with_dropout(built.trunk, config.dropout))
-        self.network = self.build(built, config)
-        self.objective = make_objective(config, pyramid=pyramid)
+        self.network = self.build(built, config, stock)
+        self.objective = make_objective(config, self.device, pyramid=pyramid)
         self.phases = [Phase(stage, {self.role: self.network})]
 
-    def build(self, built: Any, config: DiffusionRun) -> Any:
+    def build(self, built: Any, config: DiffusionRun, stock: Stock) -> Any:
         """The network of this configuration, with the weights that the run begins with."""
-        return trainable(self.role, built, config, config.generator_checkpoint_path)
+        return stock.trainable(self.role, built, config, config.generator_checkpoint_path)
 
     @abstractmethod
     def conditions(self, batch: Batch) -> dict[str, Tensor]:

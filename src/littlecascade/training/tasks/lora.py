@@ -14,17 +14,14 @@ from littlecascade.adapters import files
 from littlecascade.adapters.deltas import Delta
 from littlecascade.adapters.injection import Deltas, Injection, Layer
 from littlecascade.adapters.tokens import LearnedTokens, TokenInjection
-from littlecascade.checkpoint.networks import load_network
-from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.data.order import derive_seed
 from littlecascade.errors import InputError
-from littlecascade.memory import rescale
 from littlecascade.training.config import DiffusionRun
 from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.draws import Draws
+from littlecascade.training.stock import Stock
 from littlecascade.training.task import Batch, Phase
-from littlecascade.training.tasks.common import compute_dtype
 from littlecascade.training.tasks.stage_c import StageCTask
 
 
@@ -36,11 +33,11 @@ class LoraTask(StageCTask):
 
     config: LoraRun
 
-    def __init__(self, config: LoraRun) -> None:
-        super().__init__(config)
+    def __init__(self, config: LoraRun, stock: Stock) -> None:
+        super().__init__(config, stock)
         self.deltas = self._begin(config)
         self.injection = Injection(self.network, [Layer(self.deltas)])
-        self.vocabulary = Vocabulary(config) if config.train_tokens else None
+        self.vocabulary = Vocabulary(config, stock) if config.train_tokens else None
         modules: dict[str, nn.Module] = {"lora": self.deltas}
         if self.vocabulary is not None:
             modules["tokens"] = self.vocabulary.tokens
@@ -70,14 +67,11 @@ class LoraTask(StageCTask):
             )
         for delta in kept.values():
             delta.dropout = config.lora_dropout
-        return stored.float()
+        return stored.to(self.device, torch.float32)
 
-    def build(self, built: Any, config: DiffusionRun) -> Any:
+    def build(self, built: Any, config: DiffusionRun, stock: Stock) -> Any:
         assert config.generator_checkpoint_path is not None
-        network = load_network("stage_c", config.generator_checkpoint_path, config=built, dtype=compute_dtype(config))
-        if network.dtype == torch.float16:
-            rescale.divide(network)
-        return network
+        return stock.base("stage_c", built, config, config.generator_checkpoint_path)
 
     @property
     def networks(self) -> Sequence[nn.Module]:
@@ -122,8 +116,8 @@ def _outline(delta: Delta) -> tuple[str, tuple[int, int], int]:
 class Vocabulary:
     """The text tower with the tokens that are trained."""
 
-    def __init__(self, config: LoraRun) -> None:
-        encoder = TextEncoder.load(config.text_path, compute_dtype(config))
+    def __init__(self, config: LoraRun, stock: Stock) -> None:
+        encoder = stock.text_encoder(config.text_path, config)
         self.tower, self.mask_padding = encoder.tower.requires_grad_(False).eval(), encoder.mask_padding
         self.places, self.length, self.tokenizer = encoder.tokens, encoder.length, encoder.tokenizer
         self.tokens = LearnedTokens.create(config.train_tokens, encoder.tokenizer, encoder.tower)

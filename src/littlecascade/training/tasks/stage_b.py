@@ -13,8 +13,9 @@ from littlecascade.pipelines.sampling import Settings
 from littlecascade.presets import find_preset
 from littlecascade.training.config import StageBRun
 from littlecascade.training.draws import Draws
-from littlecascade.training.task import Batch
-from littlecascade.training.tasks.common import frozen, grid, keep
+from littlecascade.training.stock import Stock
+from littlecascade.training.task import Batch, on_device
+from littlecascade.training.tasks.common import grid, keep
 from littlecascade.training.tasks.diffusion import DiffusionTask
 
 PREVIEWS = 8
@@ -25,10 +26,10 @@ class StageBTask(DiffusionTask):
 
     network: StageB
 
-    def __init__(self, config: StageBRun) -> None:
-        super().__init__("b", config, find_preset(config.model_version).stage_b, pyramid=config.pyramid_noise)
+    def __init__(self, config: StageBRun, stock: Stock) -> None:
+        super().__init__("b", config, stock, find_preset(config.model_version).stage_b, pyramid=config.pyramid_noise)
         self.config = config
-        self.stage_a: StageA = frozen("stage_a", config.stage_a_checkpoint_path)
+        self.stage_a: StageA = stock.frozen("stage_a", config.stage_a_checkpoint_path)
 
     def prepare(self, raw: Any, draws: Draws) -> Batch:
         columns = self.data.columns(raw)
@@ -46,7 +47,7 @@ class StageBTask(DiffusionTask):
     def preview(self) -> Image.Image | None:
         """Pictures, Stage A's reconstructions of them, and what is drawn from their semantic latents."""
         raw = self.data.examples(PREVIEWS)
-        columns = self.data.columns(raw)
+        columns = on_device(self.data.columns(raw), self.device)
         latents = columns["stage_a"]
         conditions = self.conditions({"x0": latents, "effnet": columns["semantic"], "pooled": None})
         drawn = self.draw(latents.shape, conditions, None, Settings("dpmpp_2m", steps=10))
