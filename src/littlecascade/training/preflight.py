@@ -30,12 +30,18 @@ def require(config: RunConfig, folder: Path) -> list[str]:
 
     Raises one `InputError` that lists all that is missing, or else one that lists all that does not fit.
     """
-    trackers.require(config)
     used = [*files(config, folder), *preflight_data.places_of(config, folder)]
     _raise("Not all that this run needs is there:", used)
-    fitting = [line for check in (networks, towers, adapters, preflight_data.samples) for line in check(config, folder)]
+    fitting = [line for check in _FIT for line in check(config, folder)]
     _raise("This run can't start as it is:", fitting)
     return [f"{line.subject}: {line.text}" for line in [*used, *(line for line in fitting if line.level == "note")]]
+
+
+def extras(config: RunConfig, folder: Path) -> Iterator[Line]:
+    """Which packages are missing that the configuration asks for."""
+    for name in trackers.missing(config):
+        remedy = f"pip install 'littlecascade[{name}]', or set {name} to false."
+        yield Line("fix", name, f"{name}: true needs the package {name}, which is not installed.", remedy)
 
 
 def _raise(what: str, lines: Iterable[Line]) -> None:
@@ -194,3 +200,6 @@ def _projection(config: RunConfig, key: str) -> int | None:
             return None
     values = values or to_dict(getattr(find_preset(config.model_version), roles[0]))
     return values.get({"text_path": "pooled_width", "image_path": "image_width"}[key])
+
+
+_FIT: tuple[Check, ...] = (extras, networks, towers, adapters, preflight_data.samples)
