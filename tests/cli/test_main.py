@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +35,21 @@ def test_train_passes_its_arguments_on(folder: Path | None, said: str, monkeypat
     assert main(line) == 0
     assert calls == [("c", Path("c.yaml"), ["lr=1e-4", "batch_size=8"], 1.5, {"minutes": None, "restart": False})]
     assert capsys.readouterr().out == said
+
+
+def test_training_that_is_broken_off_says_how_to_go_on(monkeypatch, capsys) -> None:
+    def train(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    module = ModuleType("littlecascade.training.run")
+    vars(module)["train"] = train
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    line = ["train", "lora", "my run.yaml", "--for", "10h", "--restart", "--set", "train_tokens=[['[x]', '^dog']]"]
+    assert main(line) == 130
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("littlecascade: interrupted; what was saved stays, and this goes on from there: ")
+    command = said.partition("there: ")[2]
+    assert shlex.split(command) == ["littlecascade", *line[:3], *line[6:]]  # it began anew, and keeps what fitted
 
 
 @pytest.mark.parametrize(

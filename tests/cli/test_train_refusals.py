@@ -131,9 +131,10 @@ def test_captions_without_pictures_are_named(refused: Say, pictures: Path) -> No
     assert "3 captions (a.txt, b.txt, c.txt) and no picture among the first files of" in refused()
 
 
-def test_a_picture_that_does_not_open_is_named(refused: Say, pictures: Path) -> None:
-    (pictures / "b.png").write_bytes(b"no picture")
-    assert "b.png can't be decoded" in refused()
+def test_pictures_that_do_not_open_are_named(refused: Say, pictures: Path) -> None:
+    for path in pictures.glob("*.png"):
+        path.write_bytes(b"no picture")
+    assert "a.png can't be decoded" in refused()
 
 
 def test_a_run_that_changed_is_told_what_did(refused: Say, here: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_whole_run_is_ready(tmp_path: Path, pictures: Path) -> None:
     checks = (preflight.files, preflight.networks, preflight.towers, preflight_data.places_of, preflight_data.samples)
     lines = [line for check in checks for line in check(config, path.parent)]
     assert {line.level for line in lines} == {"ok"}
-    assert any("first 2 samples open and have captions" in line.text for line in lines)
+    assert any("2 of the first 2 samples open and have captions" in line.text for line in lines)
 
 
 def test_all_that_is_missing_is_one_error_with_what_was_tried_and_the_nearest(tmp_path: Path) -> None:
@@ -188,7 +188,10 @@ def test_samples_that_do_not_open_or_say_nothing_are_told(tmp_path: Path, pictur
     (line,) = preflight_data.samples(config, path.parent)
     assert (line.level, "1 of 2 without a caption" in line.text) == ("note", True)
     (pictures / "a.png").write_bytes(b"\x89PNG no more")
-    (line,) = preflight_data.samples(config, path.parent)
+    line, _ = preflight_data.samples(config, path.parent)
+    assert (line.level, "a.png can't be decoded" in line.text, line.text.endswith("left out.")) == ("note", True, True)
+    (pictures / "b.png").write_bytes(b"nor this")
+    line, _ = preflight_data.samples(config, path.parent)
     assert (line.level, "a.png can't be decoded" in line.text) == ("fix", True)
     shutil.rmtree(pictures)
     pictures.mkdir()

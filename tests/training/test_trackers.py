@@ -12,8 +12,7 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
-from littlecascade.errors import InputError
-from littlecascade.training import trackers
+from littlecascade.training import preflight, trackers
 from littlecascade.training.runstate import RunFolder
 
 
@@ -32,9 +31,10 @@ def test_a_package_that_is_missing_is_named_with_the_command(
     name: str, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    trackers.require(toy.config(tmp_path))
-    with pytest.raises(InputError, match=rf"pip install 'littlecascade\[{name}\]', or set {name} to false"):
-        trackers.require(toy.config(tmp_path, **{name: True}))
+    assert list(preflight.extras(toy.config(tmp_path), tmp_path)) == []
+    (line,) = preflight.extras(toy.config(tmp_path, **{name: True}), tmp_path)
+    assert line.level == "fix"
+    assert line.remedy == f"pip install 'littlecascade[{name}]', or set {name} to false."
 
 
 class Killed(BaseException):

@@ -78,7 +78,7 @@ def run(args: Namespace) -> int:
             args.task, args.config, args.overrides, args.max_minutes, minutes=args.minutes, restart=args.restart
         )
     except KeyboardInterrupt as error:
-        error.add_note(f"what was saved stays, and {_again(args)!r} goes on from there")
+        error.add_note(f"what was saved stays, and this goes on from there: {_again(args)}")
         raise
     print(f"to go on: {_again(args)}" if weights is None else weights)
     return 0

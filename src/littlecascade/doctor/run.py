@@ -107,7 +107,7 @@ CHECKS: tuple[Callable[[Run], Iterable[Line]], ...] = (
     settings,
     batch,
     resumed,
-    *map(_preflight, (preflight.files, preflight.networks, preflight.towers, preflight.adapters)),
+    *map(_preflight, (preflight.files, preflight.extras, preflight.networks, preflight.towers, preflight.adapters)),
     *map(_preflight, (preflight_data.places_of, preflight_data.samples)),
     room,
 )

@@ -238,11 +238,19 @@ class DiffusionRun(RunConfig):
     loss_weight: Literal["p2", "min_snr", "uniform"] = "p2"  # ours
     shift: PositiveFloat = 1.0
     offset_noise: Annotated[float, Field(ge=0)] = 0.0
+    pyramid_noise: bool = False  # ours
+    masked_loss: bool = False  # ours; the error counts where the masks beside the pictures are white
+    mask_floor: Share = 0.1  # ours; how much it counts elsewhere
     dropout: Share | None = None  # ours; the preset's if not given
     text_path: Path  # clip_text_model_name: a folder, or an official name; nothing is downloaded
     effnet_checkpoint_path: Path
     generator_checkpoint_path: Path | None = None
     text_dropout: Share = 0.05  # ours, the official constant
+
+    def check(self) -> None:
+        super().check()
+        if self.masked_loss and not self.cache:
+            raise InputError("masked_loss: masks are not read in a sweep; set cache to true.")
 
     @classmethod
     def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,13 +259,14 @@ class DiffusionRun(RunConfig):
 
 
 class StageBRun(DiffusionRun):
-    """Semantic latents to Stage A's latents."""
+    """Semantic latents, of the picture at a scale from effnet_min_scale to 1, to Stage A's latents."""
 
     fixed: ClassVar[frozenset[str]] = DiffusionRun.fixed | {"stage_a_checkpoint_path"}
 
     stage_a_checkpoint_path: Path
     effnet_dropout: Share = 0.1  # ours, the official constant
     effnet_noise: Annotated[float, Field(ge=0)] = 0.0  # ours
+    effnet_min_scale: Annotated[float, Field(gt=0, le=1)] = 0.5  # ours, the official constant
     pyramid_noise: bool = True  # ours, the official constant
     previewer_checkpoint_path: Path | None = None
 

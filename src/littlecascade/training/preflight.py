@@ -6,7 +6,7 @@ downloaded. What is to be said of the data is in `littlecascade.training.preflig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from littlecascade.checks import Line
 from littlecascade.errors import InputError, nearest
 from littlecascade.training import paths, preflight_data, trackers
 from littlecascade.training.config import DiffusionRun, RunConfig, StageBRun
-from littlecascade.training.config_adapters import LoraRun
+from littlecascade.training.config_adapters import LoraBRun, LoraRun
 
 _ENTRIES = 2000  # of a folder
 _WRITTEN = ("output_path", "cache_path", "checkpoint_path")
@@ -30,12 +30,18 @@ def require(config: RunConfig, folder: Path) -> list[str]:
 
     Raises one `InputError` that lists all that is missing, or else one that lists all that does not fit.
     """
-    trackers.require(config)
     used = [*files(config, folder), *preflight_data.places_of(config, folder)]
     _raise("Not all that this run needs is there:", used)
-    fitting = [line for check in (networks, towers, adapters, preflight_data.samples) for line in check(config, folder)]
+    fitting = [line for check in _FIT for line in check(config, folder)]
     _raise("This run can't start as it is:", fitting)
     return [f"{line.subject}: {line.text}" for line in [*used, *(line for line in fitting if line.level == "note")]]
+
+
+def extras(config: RunConfig, folder: Path) -> Iterator[Line]:
+    """Which packages are missing that the configuration asks for."""
+    for name in trackers.missing(config):
+        remedy = f"pip install 'littlecascade[{name}]', or set {name} to false."
+        yield Line("fix", name, f"{name}: true needs the package {name}, which is not installed.", remedy)
 
 
 def _raise(what: str, lines: Iterable[Line]) -> None:
@@ -112,32 +118,41 @@ def networks(config: RunConfig, folder: Path) -> Iterator[Line]:
 
 def adapters(config: RunConfig, folder: Path) -> Iterator[Line]:
     """Whether there are the modules that a LoRA is to change, and the tokens. No weights are read."""
-    if not isinstance(config, LoraRun):
+    if not isinstance(config, LoraRun | LoraBRun):
         return
-    import torch
-
-    from littlecascade.adapters.sites import select
     from littlecascade.adapters.tokens import resolve
+    from littlecascade.checkpoint.networks import read_config
+    from littlecascade.conditioning.clip import TextConfig
+    from littlecascade.conditioning.folder import CONFIG, read_json
     from littlecascade.conditioning.tokenizer import ClipTokenizer
-    from littlecascade.models.stage_c import StageC
     from littlecascade.presets import find_preset
-    from littlecascade.training.tasks.common import network_config
 
-    try:
-        with torch.device("meta"):
-            built = network_config(
-                "stage_c", find_preset(config.model_version).stage_c, config.generator_checkpoint_path
-            )
-            chosen = select(StageC(built), config.module_filters)
-        yield Line("ok", "module_filters", f"{len(chosen)} matrices")
-    except InputError as error:
-        yield Line("fix", "module_filters", str(error), "Name parts of such names, or 're:' and an expression.")
-    if config.train_tokens and config.text_path.is_dir():
+    path = config.generator_checkpoint_path
+    stored = read_config(config.stage, path) if path is not None and path.is_file() else None
+    built = stored or getattr(find_preset(config.model_version), config.stage)
+    yield _modules("module_filters", config.stage, built, config.module_filters)
+    if not isinstance(config, LoraRun) or not (config.text_path / CONFIG).is_file():
+        return
+    if config.text_module_filters:
+        tower = TextConfig.from_transformers(read_json(config.text_path / CONFIG))
+        yield _modules("text_module_filters", "text", tower, config.text_module_filters)
+    if config.train_tokens:
         try:
             rows = resolve(config.train_tokens, ClipTokenizer.load(config.text_path))
             yield Line("ok", "train_tokens", f"{len(rows)} tokens: {', '.join(row.name for row in rows[:5])}")
         except InputError as error:
             yield Line("fix", "train_tokens", str(error).removeprefix("train_tokens: "), "Change train_tokens.")
+
+
+def _modules(key: str, role: str, built: Any, filters: Sequence[str]) -> Line:
+    """How many matrices of a network filters choose."""
+    from littlecascade.adapters.sites import select
+    from littlecascade.pipelines.adapting import outline
+
+    try:
+        return Line("ok", key, f"{len(select(outline(role, built), filters))} matrices")
+    except InputError as error:
+        return Line("fix", key, str(error), "Name parts of such names, or 're:' and an expression.")
 
 
 def _roles(key: str, config: RunConfig) -> tuple[str, ...]:
@@ -194,3 +209,6 @@ def _projection(config: RunConfig, key: str) -> int | None:
             return None
     values = values or to_dict(getattr(find_preset(config.model_version), roles[0]))
     return values.get({"text_path": "pooled_width", "image_path": "image_width"}[key])
+
+
+_FIT: tuple[Check, ...] = (extras, networks, towers, adapters, preflight_data.samples)

@@ -16,11 +16,19 @@ from littlecascade.data import places
 from littlecascade.data.files import File
 from littlecascade.data.getters import parse_captions_getter
 from littlecascade.data.pictures import to_rgb
-from littlecascade.data.samples import PICTURE_SUFFIXES, SIDECAR_SUFFIXES, Group, LooseFiles, Sample, TarMembers
+from littlecascade.data.samples import (
+    MASKS,
+    PICTURE_SUFFIXES,
+    SIDECAR_SUFFIXES,
+    Group,
+    LooseFiles,
+    Sample,
+    TarMembers,
+)
 from littlecascade.data.sources import scan_tar
 from littlecascade.data.tars import Entry
 from littlecascade.errors import InputError
-from littlecascade.training.config import ImageRun, RunConfig, StageCRun
+from littlecascade.training.config import DiffusionRun, ImageRun, RunConfig, StageCRun
 
 FIRST = 3
 """How many samples of a place of data are opened."""
@@ -57,13 +65,11 @@ def samples(config: RunConfig, folder: Path) -> Iterator[Line]:
         if _distant(place) or _is_list(place):
             continue
         try:
-            seen = _look(place)
+            yield from _judge(config, place, _look(place))
         except InputError:  # `places_of` tells it
             continue
         except OSError as error:
             yield Line("fix", "data", f"{place}: {error}", "'littlecascade data check' lists all that is wrong.")
-            continue
-        yield from _judge(config, place, seen)
 
 
 @dataclass
@@ -82,14 +88,13 @@ def _judge(config: RunConfig, place: str, seen: _Seen) -> Iterator[Line]:
         yield Line("fix", "data", text, "Name a folder of pictures, or tar shards of them.")
         return
     first = seen.samples[:FIRST]
-    try:
-        for sample in first:
-            _open(sample)
-        silent = [sample.name for sample in seen.samples if not sample.captions()] if _speaks(config) else []
-    except (InputError, OSError) as error:
-        yield Line("fix", "data", f"{place}: {error}", "'littlecascade data check' lists all that is wrong.")
-        return
-    text = f"{place}: the first {len(first)} samples open"
+    broken = [fault for fault in map(_fault, first) if fault]
+    if broken:
+        level, rest = ("fix", "") if len(broken) == len(first) else ("note", ", and is left out")
+        remedy = "'littlecascade data check' lists all that is wrong."
+        yield Line(level, "data", f"{place}: {broken[0]}{rest}.", remedy)
+    silent = [sample.name for sample in seen.samples if not sample.captions()] if _speaks(config) else []
+    text = f"{place}: {len(first) - len(broken)} of the first {len(first)} samples open"
     if not silent:
         yield Line("ok", "data", f"{text} and have captions" if _speaks(config) else text)
     elif len(silent) == len(seen.samples) and _needs_captions(config):
@@ -99,6 +104,10 @@ def _judge(config: RunConfig, place: str, seen: _Seen) -> Iterator[Line]:
         some = f"{len(silent)} of {len(seen.samples)} without a caption"
         instead = "A .txt beside a picture is one." if config.default_caption is None else ""
         yield Line("note", "data", f"{text}, {some}", instead)
+    if isinstance(config, DiffusionRun) and config.masked_loss and not any(sample.mask for sample in seen.samples):
+        names = " or ".join(f"name{ending}.png" for ending in MASKS)
+        text = f"{place}: none of the {len(seen.samples)} pictures that were looked at has a mask."
+        yield Line("fix", "masked_loss", text, f"Put {names} beside name.jpg, white where it counts.")
     if seen.orphans:
         yield Line("note", "data", f"{place}: {_named(seen.orphans, 'caption')} with no picture of that name, left out")
     if seen.whole and isinstance(config.webdataset_path, str) and len(seen.samples) < config.batch_size:
@@ -122,15 +131,16 @@ def _named(names: Sequence[str], what: str) -> str:
     return f"{len(names)} {what}{'s' if len(names) != 1 else ''} ({', '.join(names[:_NAMED])}{more})"
 
 
-def _open(sample: Sample) -> None:
-    """Raise `InputError` for a picture that can't be decoded."""
+def _fault(sample: Sample) -> str:
+    """Why a picture can't be decoded, if so."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of them becomes an error
             with Image.open(io.BytesIO(sample.picture.read())) as image:
                 to_rgb(image)
     except Exception as error:  # a broken file makes Pillow's decoders raise almost anything
-        raise InputError(f"{sample.name} can't be decoded: {error}.") from None
+        return f"{sample.name} can't be decoded ({error})"
+    return ""
 
 
 def _look(place: str) -> _Seen:
