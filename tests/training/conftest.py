@@ -7,6 +7,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+
+from littlecascade.checkpoint.networks import save_network
+from littlecascade.models.stage_c import StageC
+from littlecascade.presets import TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,3 +37,17 @@ def toy() -> ModuleType:
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """A run configuration for every task, over made-up data and networks of size `tiny`."""
     return load(ROOT / "benchmarks" / "training_losses.py").make_inputs(tmp_path_factory.mktemp("made-up"), pictures=8)
+
+
+@pytest.fixture(scope="session")
+def stage_c_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up Stage C of size `tiny`. As drawn, its last layers are zero, and nothing before them has a gradient."""
+    network = StageC(TINY.stage_c)
+    generator = torch.Generator().manual_seed(0)
+    network.initialise(generator)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    path = tmp_path_factory.mktemp("base") / "stage_c.safetensors"
+    save_network("stage_c", network, path, dtype=torch.float32)
+    return path

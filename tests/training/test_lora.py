@@ -11,11 +11,10 @@ from PIL import Image
 
 from littlecascade.adapters.files import Adapter
 from littlecascade.checkpoint import files
-from littlecascade.checkpoint.networks import load_network, save_network
+from littlecascade.checkpoint.networks import load_network
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.errors import InputError
-from littlecascade.models.stage_c import StageC
 from littlecascade.presets import TINY
 from littlecascade.training.config import parse_config
 from littlecascade.training.draws import Draws
@@ -25,17 +24,10 @@ Values = dict[str, Any]
 
 
 @pytest.fixture
-def values(made_up: dict[str, Values], tmp_path: Path) -> Values:
+def values(made_up: dict[str, Values], stage_c_file: Path, tmp_path: Path) -> Values:
     """A LoRA on a made-up Stage C."""
-    network = StageC(TINY.stage_c)
-    generator = torch.Generator().manual_seed(0)
-    network.initialise(generator)
-    with torch.no_grad():  # as drawn, its last layers are zero, and nothing before them has a gradient
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    save_network("stage_c", network, tmp_path / "stage_c.safetensors", dtype=torch.float32)
     own = {
-        "generator_checkpoint_path": str(tmp_path / "stage_c.safetensors"),
+        "generator_checkpoint_path": str(stage_c_file),
         "output_path": str(tmp_path / "runs"),
         "rank": 2,
         "lora_alpha": 2,

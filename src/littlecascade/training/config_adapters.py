@@ -47,6 +47,8 @@ class LoraRun(_AdapterRun):
     lora_alpha: PositiveFloat = 1.0  # ours; changes are scaled by lora_alpha / rank, in the official code by 1 / rank
     lora_type: Literal["lora", "dora", "loha", "lokr"] = "lora"  # ours
     lora_dropout: Beta = 0.0  # ours
+    prior_prompts: tuple[Name, ...] = ()  # ours; prompts whose pictures are to stay as they are
+    prior_share: Share = 0.5  # ours; the samples that these take the place of, if there are any
 
     def check(self) -> None:
         super().check()

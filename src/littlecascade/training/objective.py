@@ -15,6 +15,9 @@ from littlecascade.diffusion.weighting import WEIGHTS, LossWeight
 from littlecascade.training.config import DiffusionRun
 from littlecascade.training.draws import Draws
 
+Network = Callable[[Tensor, Tensor], Tensor]
+Wanted = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -25,18 +28,17 @@ class Objective:
     offset: float = 0.0
     pyramid: bool = False
 
-    def loss(
-        self, network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, draws: Draws
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: Network, x0: Tensor, draws: Draws, wanted: Wanted) -> tuple[Tensor, dict[str, float]]:
         """The weighted mean squared error at times spread evenly over [0, 1], and the unweighted one for the metrics.
 
-        x0: (B, C, H, W) float32.
+        x0: (B, C, H, W) float32. wanted: given what the network should say of (x, time), what it is held against.
         """
         target, schedule = self.parametrisation.target, self.parametrisation.schedule
         logsnr = schedule.logsnr(draws.spread()).to(x0.device)
         noise = self._noise(x0, draws)
-        prediction = network(add_noise(x0, noise, logsnr), target.time(logsnr, schedule)).float()
-        error = (prediction - target.of(x0, noise, logsnr)).square().flatten(1).mean(1)
+        x, time = add_noise(x0, noise, logsnr), target.time(logsnr, schedule)
+        goal = wanted(target.of(x0, noise, logsnr), x, time)
+        error = (network(x, time).float() - goal).square().flatten(1).mean(1)
         value = (error * self.weight(logsnr)).mean()
         self.weight.update(logsnr, error.detach())
         return value, {"error": float(error.detach().mean())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,12 @@ class DiffusionTask(Task):
         return self.data.broken
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
-        conditions = self.conditions(batch)
-        return Loss(*self.objective.loss(lambda x, time: self.network(x, time, **conditions), batch["x0"], draws))
+        network = partial(self.network, **self.conditions(batch))
+        return Loss(*self.objective.loss(network, batch["x0"], draws, partial(self.wanted, batch=batch)))
+
+    def wanted(self, target: Tensor, x: Tensor, time: Tensor, batch: Batch) -> Tensor:
+        """What the prediction for noisy latents x at `time` is held against, where the objective says `target`."""
+        return target
 
     def draw(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from littlecascade.adapters import files
 from littlecascade.adapters.deltas import Delta
@@ -25,6 +26,7 @@ from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.draws import Draws
 from littlecascade.training.task import Batch, Phase
 from littlecascade.training.tasks.common import compute_dtype
+from littlecascade.training.tasks.prior import Prior
 from littlecascade.training.tasks.stage_c import StageCTask
 
 
@@ -45,6 +47,7 @@ class LoraTask(StageCTask):
         if self.vocabulary is not None:
             modules["tokens"] = self.vocabulary.tokens
         self.phases = [Phase("lora", modules)]
+        self.prior = self._draw_prior() if config.prior_prompts else None
 
     def _begin(self, config: LoraRun) -> Deltas:
         """New changes that change nothing yet, with those of `lora_checkpoint_path` in their place if it is given."""
@@ -91,6 +94,31 @@ class LoraTask(StageCTask):
             hidden, pooled = self.vocabulary.embed(batch["ids"], batch["padding"])
             batch = {**batch, "text": hidden, "pooled": pooled}
         return super().conditions(batch)
+
+    def prepare(self, raw: Any, draws: Draws) -> Batch:
+        batch = super().prepare(raw, draws)
+        return batch if self.prior is None else self.prior.mix(batch, self.words, draws)
+
+    def wanted(self, target: Tensor, x: Tensor, time: Tensor, batch: Batch) -> Tensor:
+        """For samples of the prior, what Stage C predicts without the LoRA."""
+        kept: Tensor | None = batch.get("kept")
+        if kept is None or not kept.any():
+            return target
+        rows = {name: value[kept] for name, value in batch.items() if isinstance(value, Tensor)}
+        with torch.no_grad(), self.injection.paused():
+            prediction = self.network(x[kept], time[kept], **self.conditions(rows)).float()
+        return target.index_put((kept,), prediction)
+
+    @torch.no_grad()
+    def _draw_prior(self) -> Prior:
+        """As many pictures at a time as in training. They are drawn again when a run goes on, and are the same."""
+        prompts, size = self.config.prior_prompts, self.config.micro_batch
+        if self.vocabulary is None:
+            self.data.prepare_texts(["", *prompts])
+        parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        with self.injection.paused():
+            drawn = [self.draw_prompts(part) for part in tqdm(parts, "drawing prior_prompts", disable=None)]
+        return Prior(prompts, torch.cat(drawn), self.config.prior_share)
 
     def preview(self) -> Image.Image | None:
         """What is drawn without the LoRA, above what is drawn with it."""
