@@ -9,7 +9,8 @@ from littlecascade.checkpoint.networks import save_network
 from littlecascade.errors import InputError
 from littlecascade.models.stage_c import StageC
 from littlecascade.presets import TINY
-from littlecascade.training.config import StageARun, StageCRun, parse_config
+from littlecascade.training.config import StageARun, StageCRun
+from littlecascade.training.config_file import parse_config
 from littlecascade.training.stock import Stock, precision_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
