@@ -9,7 +9,6 @@ import json
 import os
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 from littlecascade.data.samples import Member
 from littlecascade.errors import InputError
+from littlecascade.folders import make_folder
 
 SHARD_SIZE = "10000"
 """Samples of a shard where nothing else is said."""
@@ -100,13 +100,7 @@ class Target:
 
         A single file stays until another takes its place.
         """
-        folder = self.path.parent if self.single else self.path
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(f"can't write into the folder '{folder}': {error.strerror}. Name another.") from None
+        make_folder(self.path.parent if self.single else self.path)
         if clear:
             for path in (self.journal, *([] if self.single else self.shards())):
                 path.unlink(missing_ok=True)
