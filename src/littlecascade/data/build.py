@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate, islice
 from pathlib import Path
+from tarfile import BLOCKSIZE
 
 from PIL import Image, ImageColor
 from tqdm import tqdm
@@ -25,7 +26,7 @@ from littlecascade.data.alike import Comparison, alike
 from littlecascade.data.captioner import Captioner
 from littlecascade.data.captions import SIDECAR, TABLES, WAYS, Table, Wording
 from littlecascade.data.lazy import Made
-from littlecascade.data.outcome import Findings, Report, named
+from littlecascade.data.outcome import Findings, Pictures, Report, named
 from littlecascade.data.render import FORMATS, Marks, Refused, Rendered, Rendering, in_order, measure, render
 from littlecascade.data.shards import Done, Journal, Line, ShardWriter, Target, write_whole
 from littlecascade.data.sources import Member, Sample, find_samples
@@ -136,8 +137,6 @@ def build(source: str, target: Target, settings: Settings, *, workers: int, over
         if shard is not None:
             journal.add(shard, found.to_json())
             shards.append(shard)
-    if not shards:
-        target.journal.unlink()
     report = Report(
         source=source,
         settings=plan["settings"],
@@ -145,10 +144,12 @@ def build(source: str, target: Target, settings: Settings, *, workers: int, over
         kept=len(done),
         left_out=named(findings.left_out, samples),
         notes=named(findings.notes, samples),
-        copies=_copies(findings, samples, target, shards),
+        copies=_copies(journal, samples, target, shards),
         unused=unused,
         path=target.beside("report.json"),
     )
+    if not shards:
+        target.journal.unlink()
     write_whole(report.path, report.json())
     return report
 
@@ -221,17 +222,19 @@ def _survey(samples: Sequence[Sample], settings: Settings, workers: int) -> list
 
 
 def _copies(
-    findings: Findings, samples: Sequence[Sample], target: Target, shards: Sequence[Done]
+    journal: Journal, samples: Sequence[Sample], target: Target, shards: Sequence[Done]
 ) -> Sequence[Sequence[str]]:
     """The names of those that were written and are copies of one another, compared as they lie in the shards."""
     ends = list(accumulate(shard.samples for shard in shards))
+    lines = (line["pictures"] for line in journal.lines())
+    sources, fingerprints, colours, blocks, sizes = Pictures.gathered(ends[-1] if ends else 0, lines)
 
     def picture(place: int) -> Member:
-        return findings.picture(place, target.shard(bisect_right(ends, place)))
+        shard = target.shard(bisect_right(ends, place))
+        return Member(shard, int(blocks[place]) * BLOCKSIZE, int(sizes[place]))
 
-    with Comparison(Made(len(findings.sources), picture)) as same:
-        groups = [array("I", group) for group in alike(findings.fingerprints, findings.colours, same)]
-    sources = findings.sources
+    with Comparison(Made(len(sources), picture)) as same:
+        groups = [array("I", group) for group in alike(fingerprints, colours, same)]
     return Made(len(groups), lambda number: [samples[sources[place]].name for place in groups[number]])
 
 

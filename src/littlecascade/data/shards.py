@@ -11,7 +11,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -217,6 +217,10 @@ class Journal:
                 break
             done.append((shard, line))
         return head, done
+
+    def lines(self) -> Iterator[Line]:
+        """What is known of the sources of each complete shard, read from the file one by one."""
+        return islice(_json_lines(self._path), 1, None)
 
     def add(self, shard: Done, known: Line) -> None:
         """Note that a shard is complete."""
