@@ -119,38 +119,32 @@ def build(source: str, target: Target, settings: Settings, *, workers: int, over
     samples = find_samples(source, skip=lambda tar: target.owns(tar.path))
     given, unused = _given(settings, samples)
     plan = _plan(samples, target, settings)
-    begun = None if overwrite else _begun(source, target, plan)
-    done = begun[1] if begun else []
-    begin = done[-1][0].end if done else 0
-    describe = Captioner(settings.model) if settings.model and begin < len(samples) else None
-    target.prepare(clear=overwrite)
-    head = begun[0] if begun else {"plan": plan, "copies": _survey(samples, settings, workers)}
-    journal = Journal(target, head, done)
-    shards = [shard for shard, _ in done]
-    findings = Findings()
-    for _, line in done:
-        findings.extend(Findings.from_json(line))
-    outcomes = _outcomes(samples, begin, dict(head["copies"]), settings, workers)
-    packed = _packed(_captioned(outcomes, given, describe), settings)
-    for shard, found in _shards(packed, target, done=tuple(shards), end=len(samples)):
-        findings.extend(found)
-        if shard is not None:
-            journal.add(shard, found.to_json())
-            shards.append(shard)
-    report = Report(
-        source=source,
-        settings=plan["settings"],
-        shards=shards,
-        kept=len(done),
-        left_out=named(findings.left_out, samples),
-        notes=named(findings.notes, samples),
-        copies=_copies(journal, samples, target, shards),
-        unused=unused,
-        path=target.beside("report.json"),
-    )
-    if not shards:
-        target.journal.unlink()
-    write_whole(report.path, report.json())
+    with target.held():
+        begun = None if overwrite else _begun(source, target, plan)
+        done = begun[1] if begun else []
+        begin = done[-1][0].end if done else 0
+        describe = Captioner(settings.model) if settings.model and begin < len(samples) else None
+        if overwrite:
+            target.clear()
+        head = begun[0] if begun else {"plan": plan, "copies": _survey(samples, settings, workers)}
+        journal = Journal(target, head, done)
+        outcomes = _outcomes(samples, begin, dict(head["copies"]), settings, workers)
+        packed = _packed(_captioned(outcomes, given, describe), settings)
+        shards, findings = _written(packed, target, journal, done, end=len(samples))
+        report = Report(
+            source=source,
+            settings=plan["settings"],
+            shards=shards,
+            kept=len(done),
+            left_out=named(findings.left_out, samples),
+            notes=named(findings.notes, samples),
+            copies=_copies(journal, samples, target, shards),
+            unused=unused,
+            path=target.beside("report.json"),
+        )
+        if not shards:
+            target.journal.unlink()
+        write_whole(report.path, report.json())
     return report
 
 
@@ -291,6 +285,27 @@ def _packed(items: Iterable[Item], settings: Settings) -> Iterator[tuple[int, _P
         }
         notes = outcome.notes if captions else outcome.notes | {"uncaptioned": ""}
         yield index, _Packed(members, outcome.marks, notes)
+
+
+def _written(
+    items: Iterator[tuple[int, _Packed | Refused]],
+    target: Target,
+    journal: Journal,
+    done: Sequence[tuple[Done, Line]],
+    *,
+    end: int,
+) -> tuple[list[Done], Findings]:
+    """Write shard after shard, behind those done, into the journal, too. All of the shards, and what was found."""
+    shards = [shard for shard, _ in done]
+    findings = Findings()
+    for _, line in done:
+        findings.extend(Findings.from_json(line))
+    for shard, found in _shards(items, target, done=tuple(shards), end=end):
+        findings.extend(found)
+        if shard is not None:
+            journal.add(shard, found.to_json())
+            shards.append(shard)
+    return shards, findings
 
 
 def _shards(

@@ -10,6 +10,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Self
 
 from littlecascade.data.samples import Member
 from littlecascade.errors import InputError
-from littlecascade.folders import make_folder
+from littlecascade.folders import alone, make_folder
 
 SHARD_SIZE = "10000"
 """Samples of a shard where nothing else is said."""
@@ -95,15 +96,20 @@ class Target:
             return file.absolute() == path
         return file.absolute().parent == path and _NUMBERED.fullmatch(file.name) is not None
 
-    def prepare(self, *, clear: bool = False) -> None:
-        """Make the folder and, if asked to, clear it of shards. Raises `InputError` if it can't be written into.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and within write into it alone.
 
-        A single file stays until another takes its place.
+        Raises `InputError` if that can't be, because it can't be written into or another build writes there.
         """
         make_folder(self.path.parent if self.single else self.path)
-        if clear:
-            for path in (self.journal, *([] if self.single else self.shards())):
-                path.unlink(missing_ok=True)
+        with alone(self.journal.with_suffix(".lock"), f"Another build is writing '{self.path}'"):
+            yield
+
+    def clear(self) -> None:
+        """Remove the shards that are there. A single file stays until another takes its place."""
+        for path in (self.journal, *([] if self.single else self.shards())):
+            path.unlink(missing_ok=True)
 
     def shards(self) -> list[Path]:
         """The shards that are there, complete or not of this build."""
