@@ -14,11 +14,13 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate, islice
 from pathlib import Path
 from tarfile import BLOCKSIZE
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageColor
 from tqdm import tqdm
 
@@ -220,16 +222,19 @@ def _copies(
 ) -> Sequence[Sequence[str]]:
     """The names of those that were written and are copies of one another, compared as they lie in the shards."""
     ends = list(accumulate(shard.samples for shard in shards))
-    lines = (line["pictures"] for line in journal.lines())
-    sources, fingerprints, colours, blocks, sizes = Pictures.gathered(ends[-1] if ends else 0, lines)
+    count = ends[-1] if ends else 0
+
+    @cache  # so that what is only needed of look-alikes is read when there are some
+    def column(name: str) -> np.ndarray[Any, Any]:
+        return Pictures.column(name, count, (line["pictures"] for line in journal.lines()))
 
     def picture(place: int) -> Member:
         shard = target.shard(bisect_right(ends, place))
-        return Member(shard, int(blocks[place]) * BLOCKSIZE, int(sizes[place]))
+        return Member(shard, int(column("block")[place]) * BLOCKSIZE, int(column("size")[place]))
 
-    with Comparison(Made(len(sources), picture)) as same:
-        groups = [array("I", group) for group in alike(fingerprints, colours, same)]
-    return Made(len(groups), lambda number: [samples[sources[place]].name for place in groups[number]])
+    with Comparison(Made(count, picture)) as same:
+        groups = [array("I", group) for group in alike(column("fingerprint"), column("colour"), same)]
+    return Made(len(groups), lambda number: [samples[column("source")[place]].name for place in groups[number]])
 
 
 def _outcomes(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tarfile import BLOCKSIZE
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -71,15 +71,13 @@ Problems = dict[str, Problem]
 
 
 class Pictures:
-    """Those that were written: the number of each one's source, its marks, and where it lies in its shard.
+    """Those that were written, in columns: the number of each one's source, its marks, and where it lies in its shard,
+    from which block on and how many bytes."""
 
-    columns: sources, fingerprints, colours, the block of the shard at which the picture begins, and its bytes.
-    """
-
-    _CODES = "IQIII"
+    COLUMNS: ClassVar = {"source": "I", "fingerprint": "Q", "colour": "I", "block": "I", "size": "I"}
 
     def __init__(self) -> None:
-        self._columns = [array(code) for code in self._CODES]
+        self._columns = [array(code) for code in self.COLUMNS.values()]
 
     def add(self, source: int, marks: Marks, place: Member) -> None:
         """Count one more."""
@@ -87,21 +85,20 @@ class Pictures:
         for column, value in zip(self._columns, values, strict=True):
             column.append(value)
 
-    def to_json(self) -> list[str]:
+    def to_json(self) -> Line:
         """As a line of the journal has them."""
-        return [_written(column) for column in self._columns]
+        return dict(zip(self.COLUMNS, map(_written, self._columns), strict=True))
 
     @classmethod
-    def gathered(cls, count: int, lines: Iterable[Sequence[str]]) -> list[np.ndarray[Any, Any]]:
-        """The columns of `count` pictures, out of what `to_json` gave of each shard."""
-        columns = [np.empty(count, dtype=code) for code in cls._CODES]
+    def column(cls, name: str, count: int, lines: Iterable[Line]) -> np.ndarray[Any, Any]:
+        """A column of `count` pictures, out of what `to_json` gave of each shard."""
+        column = np.empty(count, dtype=cls.COLUMNS[name])
         start = 0
         for line in lines:
-            for column, text in zip(columns, line, strict=True):
-                values = _read(column.dtype.char, text)
-                column[start : start + len(values)] = values
+            values = _read(column.dtype.char, line[name])
+            column[start : start + len(values)] = values
             start += len(values)
-        return columns
+        return column
 
 
 @dataclass
