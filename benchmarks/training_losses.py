@@ -28,7 +28,7 @@ from littlecascade.conditioning.image import ImageEncoder
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import train as train_tokenizer
 from littlecascade.presets import TINY
-from littlecascade.training import loop
+from littlecascade.training import metrics
 from littlecascade.training.run import TASKS, train
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (30, 60, 220), "yellow": (240, 220, 40)}
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--folder", type=Path, help="keep the runs here")
     options = parser.parse_args()
-    loop.LOG_EVERY = 1
+    metrics.LOG_EVERY = 1
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         configs = make_inputs(folder)

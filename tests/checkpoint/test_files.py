@@ -86,9 +86,10 @@ def test_tensors_that_are_not_as_announced_are_not_written(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin"])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_pytorch_files_are_read_and_unwrapped(tmp_path: Path, tensors, suffix: str, wrapped: bool) -> None:
-    path = tmp_path / f"w{suffix}"
-    torch.save({"state_dict": tensors, "step": 3} if wrapped else tensors, path)
+@pytest.mark.parametrize("old", [False, True])
+def test_pytorch_files_are_read_and_unwrapped(tmp_path: Path, tensors, suffix: str, wrapped: bool, old: bool) -> None:
+    path, content = tmp_path / f"w{suffix}", {"state_dict": tensors, "step": 3} if wrapped else tensors
+    torch.save(content, path, _use_new_zipfile_serialization=not old)
     assert_same(files.load(path), tensors)
     assert files.metadata(path) == {}
 

@@ -25,11 +25,11 @@ class Lengths:
 def test_each_text_is_encoded_once(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(texts, "FILE", 2)
     encode = Lengths()
-    kept = Texts(tmp_path, "key", encode)
+    kept = Texts(tmp_path, "key", lambda: encode)
     kept.ensure(["a", "bbb", "a", ""])
     kept.ensure(["cc", "bbb"])
     assert encode.seen == ["a", "bbb", "", "cc"]
-    again = Texts(tmp_path, "key", encode)
+    again = Texts(tmp_path, "key", lambda: encode)
     again.ensure(["cc", "a"])
     assert len(encode.seen) == 4
     embedding = again.embed(["cc", "", "bbb", "cc"])
@@ -42,14 +42,14 @@ def test_each_text_is_encoded_once(tmp_path: Path, monkeypatch) -> None:
 
 def test_another_encoder_has_a_folder_of_its_own(tmp_path: Path) -> None:
     first, second = Lengths(), Lengths()
-    Texts(tmp_path, "one", first).ensure(["a"])
-    Texts(tmp_path, "other", second).ensure(["a"])
+    Texts(tmp_path, "one", lambda: first).ensure(["a"])
+    Texts(tmp_path, "other", lambda: second).ensure(["a"])
     assert (first.seen, second.seen) == (["a"], ["a"])
 
 
 def test_two_processes_that_encode_the_same_text_do_no_harm(tmp_path: Path) -> None:
-    first, second = (Texts(tmp_path, "key", Lengths()) for _ in range(2))
+    first, second = (Texts(tmp_path, "key", Lengths) for _ in range(2))
     first.ensure(["a", "b"])
     second.ensure(["b", "cc"])
-    merged = Texts(tmp_path, "key", Lengths())
+    merged = Texts(tmp_path, "key", Lengths)
     assert merged.embed(["a", "b", "cc"]).hidden[:, 0, 0].tolist() == [1, 1, 2]

@@ -23,7 +23,7 @@ from littlecascade.checkpoint import download, files
 from littlecascade.checkpoint.places import packaged
 from littlecascade.memory.placement import Machine, choose
 from littlecascade.models.stage_c import StageC
-from littlecascade.training.config import load_config
+from littlecascade.training.config_file import load_config
 from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.data import StreamedData
 
@@ -211,7 +211,7 @@ def test_pain_14_all_that_a_reading_process_is_given_can_be_pickled(
 ) -> None:
     config = configure(**sweep())
     assert call("data", "build", "pictures", "-o", "one.tar", "--size", "64", "--workers", "1").code == 0
-    data = StreamedData(load_config(LoraRun, Path(config)))
+    data = StreamedData(load_config(LoraRun, Path(config)), torch.device("cpu"))
     stream, stage = pickle.loads(pickle.dumps((data.stream, data.stage)))  # noqa: S301
     assert [stream.filters[0](fields) for fields in ({"width": 64}, {"width": 63})] == [True, False]
     assert stream == data.stream

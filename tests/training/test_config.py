@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from littlecascade.errors import InputError
-from littlecascade.training.config import RunConfig, StageARun, StageBRun, StageCRun, load_config, parse_config
+from littlecascade.training.config import RunConfig, StageARun, StageBRun, StageCRun
+from littlecascade.training.config_file import load_config, parse_config
 
 MINIMAL = "experiment_id: x\nlr: 1.0e-3\nbatch_size: 8\nupdates: 10\nwebdataset_path: data\n"
 

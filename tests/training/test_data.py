@@ -22,12 +22,14 @@ from littlecascade.conditioning.text import TextEncoder
 from littlecascade.data.batches import PictureBatch
 from littlecascade.errors import InputError
 from littlecascade.training import encoders
-from littlecascade.training.config import StageBRun, StageCRun, parse_config
+from littlecascade.training.config import StageBRun, StageCRun
+from littlecascade.training.config_file import parse_config
 from littlecascade.training.data import CachedData, open_data
 from littlecascade.training.draws import Draws
 from littlecascade.training.processes import Share
 from littlecascade.training.run import cache, train
 
+CPU = torch.device("cpu")
 SHAPES = [(64, 64), (96, 48), (48, 96)]
 Values = dict[str, Any]
 
@@ -70,7 +72,7 @@ def numbers(batch: PictureBatch) -> list[int]:
 
 def test_cached_batches_hold_what_the_networks_make_of_the_pictures(values: Values) -> None:
     config = parse_config(StageCRun, values)
-    data = open_data(config)
+    data = open_data(config, CPU)
     compressor = load_network("compressor", config.effnet_checkpoint_path, dtype=torch.float32)
     sizes = Counter()
     for number in range(8):
@@ -87,15 +89,15 @@ def test_cached_batches_hold_what_the_networks_make_of_the_pictures(values: Valu
 
 
 def test_captions_are_drawn_from_the_alternatives(made_up: dict[str, Values], tmp_path: Path) -> None:
-    data = open_data(parse_config(StageCRun, made_up["c"] | {"cache_path": str(tmp_path)}))
+    data = open_data(parse_config(StageCRun, made_up["c"] | {"cache_path": str(tmp_path)}), CPU)
     drawn = Counter(data.captions([0] * 400, Draws(0, range(400))))
     assert set(drawn) == {"a red square", "something red"}
     assert 160 < drawn["something red"] < 240
 
 
 def test_a_sweep_encodes_the_same_as_a_cache(values: Values) -> None:
-    cached = open_data(parse_config(StageCRun, values))
-    swept = open_data(parse_config(StageCRun, values | {"cache": False}))
+    cached = open_data(parse_config(StageCRun, values), CPU)
+    swept = open_data(parse_config(StageCRun, values | {"cache": False}), CPU)
     assert isinstance(cached, CachedData)
     by_number = {row.fields["number"]: at for at, row in enumerate(cached.cache.rows)}
     for number in range(6):
@@ -111,7 +113,7 @@ def test_a_sweep_encodes_the_same_as_a_cache(values: Values) -> None:
 @pytest.mark.parametrize("extra", [{}, {"cache": False}])
 def test_filters_hold_however_the_data_are_read(values: Values, extra: Values) -> None:
     settings = values | extra | {"dataset_filters": [["width", "lambda w: w >= 64"], "number < 12"]}
-    data = open_data(parse_config(StageCRun, settings))
+    data = open_data(parse_config(StageCRun, settings), CPU)
     seen: set[int] = set()
     for number in range(30):
         raw = data.feed.take(number)
@@ -125,7 +127,7 @@ def test_filters_hold_however_the_data_are_read(values: Values, extra: Values) -
 def test_official_keys_that_can_not_be_understood_are_refused_before_anything_is_read(values: Values, key: str) -> None:
     wrong = {"dataset_filters": ["width", "lambda w: open(w)"], "captions_getter": ["txt", "identty"]}
     with pytest.raises(InputError, match=key):
-        open_data(parse_config(StageCRun, values | {key: wrong[key]}))
+        open_data(parse_config(StageCRun, values | {key: wrong[key]}), CPU)
 
 
 @pytest.fixture
@@ -187,32 +189,36 @@ def test_a_cache_made_ahead_in_shares_is_all_that_a_run_needs(values: Values, tm
     monkeypatch.setattr(encoders, "load_network", refuse)
     monkeypatch.setattr(encoders.TextEncoder, "load", refuse)
     monkeypatch.setattr(encoders.ImageEncoder, "load", refuse)
-    data = open_data(parse_config(StageCRun, values))
+    data = open_data(parse_config(StageCRun, values), CPU)
     assert data.columns(data.feed.take(0)).keys() == {"semantic", "image"}
 
 
 def test_another_network_is_another_cache(values: Values, tmp_path: Path) -> None:
     config = parse_config(StageCRun, values)
-    before = open_data(config).columns([0])["semantic"]
+    before = open_data(config, CPU).columns([0])["semantic"]
     tensors = files.load(config.effnet_checkpoint_path)
     other = tmp_path / config.effnet_checkpoint_path.name
     files.save(
         other, {name: tensor * 1.5 for name, tensor in tensors.items()}, files.metadata(config.effnet_checkpoint_path)
     )
-    after = open_data(parse_config(StageCRun, values | {"effnet_checkpoint_path": str(other)})).columns([0])["semantic"]
+    after = open_data(parse_config(StageCRun, values | {"effnet_checkpoint_path": str(other)}), CPU).columns([0])[
+        "semantic"
+    ]
     assert not torch.allclose(before, after)
     assert len(list((tmp_path / "runs" / "cache").glob("semantic-*"))) == 2
     assert len(list((tmp_path / "runs" / "cache").glob("image-*"))) == 1
 
 
 def test_stage_b_and_stage_c_share_what_both_need(values: Values, made_up: dict[str, Values], tmp_path: Path) -> None:
-    open_data(parse_config(StageCRun, values))
+    open_data(parse_config(StageCRun, values), CPU)
     names = ("output_path", "webdataset_path", "image_size", "multi_aspect_ratio", "bucketeer_random_ratio")
     shared = {key: values[key] for key in names}
-    data = open_data(parse_config(StageBRun, made_up["b"] | shared | {"batch_size": 2}))
-    assert data.columns(data.feed.take(0)).keys() == {"semantic", "stage_a"}
+    data = open_data(parse_config(StageBRun, made_up["b"] | shared | {"batch_size": 2}), CPU)
+    assert data.columns(data.feed.take(0)).keys() == {
+        *("semantic", "semantic-0.875", "semantic-0.75", "semantic-0.625", "semantic-0.5", "stage_a")
+    }
     folders = Counter(path.name.split("-")[0] for path in (tmp_path / "runs" / "cache").iterdir())
-    assert folders == {"rows": 1, "semantic": 1, "image": 1, "stage_a": 1, "texts": 1}
+    assert folders == {"rows": 1, "semantic": 5, "image": 1, "stage_a": 1, "texts": 1}
 
 
 def test_the_command_makes_a_share_and_says_where(values: Values, tmp_path: Path) -> None:

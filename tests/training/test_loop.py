@@ -212,16 +212,19 @@ def test_previews_see_the_averages_and_training_does_not(toy: ModuleType, tmp_pa
     assert_equal(before, dict(task.network.state_dict()))
     assert task.network.training
     trainer.run()
-    assert seen == [False] * 3
+    assert seen == [False] * 4  # at first, before the first update, at 7 and at 9
 
 
 def test_previews_are_drawn_when_due(toy: ModuleType, tmp_path: Path) -> None:
     config = toy.config(tmp_path, updates=9)
     toy.run(config)
     assert [path.name for path in sorted(config.folder.glob("preview-*"))] == [
+        "preview-000000.png",
         "preview-000007.png",
         "preview-000009.png",
     ]
+    page = (config.folder / "report.html").read_text("utf-8")
+    assert page.index("preview-000000.png") < page.index("preview-000009.png") < page.index("preview-000007.png")
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(toy: ModuleType, tmp_path: Path, monkeypatch) -> None:

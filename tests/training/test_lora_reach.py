@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from littlecascade.training.config import parse_config
 from littlecascade.training.config_adapters import LoraRun
+from littlecascade.training.config_file import parse_config
 
 
 def run(**values: Any) -> LoraRun:

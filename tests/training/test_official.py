@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from littlecascade.errors import InputError
-from littlecascade.training.config import RunConfig, StageBRun, StageCRun, load_config
+from littlecascade.training.config import RunConfig, StageBRun, StageCRun
 from littlecascade.training.config_adapters import ControlNetRun, LoraRun
+from littlecascade.training.config_file import load_config
 from littlecascade.training.run import TASKS
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "training"

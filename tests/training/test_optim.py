@@ -48,7 +48,15 @@ def step(optimizer: PhaseOptimizer, lr_scale: float = 1.0, update: int = 0) -> f
     ],
 )
 def test_the_learning_rate_by_hand(settings: dict[str, Any], update: int, expected: float) -> None:
-    assert lr_scale(update, config(**settings), update / 100) == pytest.approx(expected)
+    assert lr_scale(update, config(**settings, updates=100), 100) == pytest.approx(expected)
+
+
+def test_the_learning_rate_of_a_run_of_fewer_updates_than_its_configuration_has() -> None:
+    """It decays to the end of those, and warms up over a tenth of them."""
+    own = config(warmup_updates=30, updates=1000, lr_schedule="linear")
+    rates = [lr_scale(update, own, 100) for update in range(100)]
+    assert rates[:10] == pytest.approx([(update + 1) / 10 * (1 - update / 100) for update in range(10)])
+    assert rates[10:] == pytest.approx([1 - update / 100 for update in range(10, 100)])
 
 
 def test_one_step_is_torchs_adamw_with_decay_on_matrices_only() -> None:

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from littlecascade.training.report import BOTTOM, HEIGHT, LEFT, NAMED, POINTS, TOP, WIDTH, curve, write_report
+from littlecascade.training.report import BOTTOM, HEIGHT, LEFT, NAMED, POINTS, RELOAD, TOP, WIDTH, Report, curve
 from littlecascade.training.runstate import RunFolder
 
 
@@ -46,13 +46,13 @@ def test_the_page_holds_all_and_escapes_it(toy: ModuleType, tmp_path: Path) -> N
     for step in (0, 20, 100):
         (tmp_path / f"preview-{step:06d}.png").touch()
     broken = [f"<picture {number}>" for number in range(NAMED + 2)]
-    write_report(folder, config, broken)
+    Report(folder, config, lambda: broken).write()
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "<title>a&lt;b&gt;</title>" in page
     assert "<b>" not in page
     assert page.count("<svg") == 2
     assert 'aria-label="x&lt;y"' in page
-    assert re.findall(r"(\d+) updates", page) == ["100", "20", "0"]
+    assert re.findall(r"<figcaption>(\d+) updates", page) == ["0", "100", "0", "20", "100"]  # the pair, then all
     assert "<td>&lt;&amp;&gt;</td>" in page
     assert f"{NAMED + 2} left out of the data" in page
     assert page.count("<li>") == NAMED
@@ -61,5 +61,24 @@ def test_the_page_holds_all_and_escapes_it(toy: ModuleType, tmp_path: Path) -> N
 
 
 def test_a_report_without_broken_samples_does_not_speak_of_them(toy: ModuleType, tmp_path: Path) -> None:
-    write_report(RunFolder(tmp_path), toy.config(tmp_path))
+    Report(RunFolder(tmp_path), toy.config(tmp_path)).write()
     assert "left out" not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_the_page_reloads_itself_while_the_run_goes_on(toy: ModuleType, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    report = Report(folder, toy.config(tmp_path))
+    folder.log({"step": 40, "pictures_per_second": 12.34, "memory_gib": 1.26, "seconds_left": 3900.0})
+    report.renew()
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert f'<meta http-equiv="refresh" content="{RELOAD}">' in page
+    assert "40 updates, 12.3 pictures a second, 1.3 GiB of memory at most, 1 h 5 min left" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    (tmp_path / "report.html").unlink()
+    report.renew()
+    assert not (tmp_path / "report.html").exists()  # it was written a moment ago
+    report.write(running=False)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "refresh" not in page
+    assert "1.3 GiB of memory at most; not running" in page

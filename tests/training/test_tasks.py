@@ -18,7 +18,7 @@ from littlecascade.checkpoint.recognise import recognise
 from littlecascade.conditioning.image import ImageEncoder
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.errors import InputError
-from littlecascade.training.config import parse_config
+from littlecascade.training.config_file import parse_config
 from littlecascade.training.draws import Draws
 from littlecascade.training.run import TASKS, train
 from littlecascade.training.tasks.common import keep

@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import secrets
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -165,7 +166,8 @@ def _open(path: Path, device: str) -> safe_open:
 
 def _load_pickled(path: Path, device: str | torch.device) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location=device, weights_only=True, mmap=True)
+        mapped = zipfile.is_zipfile(path)  # what PyTorch wrote before version 1.6 is none
+        content = torch.load(path, map_location=device, weights_only=True, mmap=mapped)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise InputError(f"{path} can't be read as PyTorch weights: {error}") from error
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content

@@ -12,9 +12,10 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,7 @@ class Cache:
         self.source, self.texts = source, texts
         folders = _folders(source, columns, root)
         parts = [_read_part(folders, number) for number in range(source.parts)]
-        for part in parts:
-            _encode_captions(texts, part)
+        _encode_captions(texts, parts)
         self.rows = [row for part in parts for row in part.rows]
         self.broken = [line for part in parts for line in part.broken]
         self.filtered: dict[str, int] = {}
@@ -125,8 +125,7 @@ def fill(
     own = range(rank, source.parts, world_size)
     made = _fill(source, columns, root, own)
     folders = _folders(source, (), root)
-    for number in own if texts is not None else ():
-        _encode_captions(texts, _read_part(folders, number))
+    _encode_captions(texts, (_read_part(folders, number) for number in own))
     return made
 
 
@@ -148,9 +147,10 @@ def _fill(source: Source, columns: Sequence[Column], root: Path, own: range) -> 
     return len(missing)
 
 
-def _encode_captions(texts: Texts | None, part: Part) -> None:
+def _encode_captions(texts: Texts | None, parts: Iterable[Part]) -> None:
     if texts is not None:
-        texts.ensure(["", *(caption for row in part.rows for caption in row.captions)])
+        captions = (caption for part in parts for row in part.rows for caption in row.captions)
+        texts.ensure(chain([""], captions))
 
 
 @torch.no_grad()

@@ -17,17 +17,20 @@ from littlecascade.conditioning.text import TextEmbedding
 FILE = 1024
 """Texts that are kept in one file."""
 
+Compute = Callable[[Sequence[str]], TextEmbedding]
+"""Gives the hidden states (N, T, width) and pooled vectors (N, 1, projection) of N texts."""
+
 
 class Texts:
     """Embeddings by their text, in files below a folder that is named by `key`, which stands for the encoder.
 
-    compute: gives the hidden states (N, T, width) and pooled vectors (N, 1, projection) of N texts. Kept in float16.
+    load: gives the encoder, which is dropped once nothing is missing. Embeddings are kept in float16.
     Processes that share the folder may all add to it: a text that two of them encode is kept twice, and that is all.
     """
 
-    def __init__(self, root: Path, key: str, compute: Callable[[Sequence[str]], TextEmbedding]) -> None:
+    def __init__(self, root: Path, key: str, load: Callable[[], Compute]) -> None:
         self.folder = root / f"texts-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-        self.compute = compute
+        self.load = load
         self._places: dict[str, tuple[Path, int]] = {}
         self._open: dict[Path, Mapping[str, Tensor]] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
@@ -40,10 +43,13 @@ class Texts:
     def ensure(self, texts: Iterable[str]) -> None:
         """Encode what is not there yet."""
         missing = [text for text in dict.fromkeys(texts) if text not in self]
+        if not missing:
+            return
+        compute = self.load()
         with tqdm(total=len(missing), desc="encoding captions", unit="text", disable=None) as bar:
             for start in range(0, len(missing), FILE):
                 chunk = missing[start : start + FILE]
-                embedding = self.compute(chunk)
+                embedding = compute(chunk)
                 tensors = {name: tensor.half().cpu() for name, tensor in embedding._asdict().items()}
                 content = json.dumps(chunk)
                 path = self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"

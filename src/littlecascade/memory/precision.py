@@ -56,14 +56,18 @@ def _matmul_time(dtype: torch.dtype, size: int = 768, repeats: int = 4) -> float
     return min(times)
 
 
-def cast(module: Module, dtype: torch.dtype) -> Module:
-    """Convert a module's weights in place; batch normalisation stays float32, whose running statistics need it."""
+def cast(module: Module, dtype: torch.dtype, *, copy: bool = False) -> Module:
+    """Convert a module's weights, one by one; batch normalisation becomes float32, whose running statistics need it.
+
+    copy: what is of that format already becomes a new tensor, too.
+    """
     for child in module.modules():
         kind = torch.float32 if isinstance(child, nn.modules.batchnorm._BatchNorm) else dtype
         for name, parameter in child.named_parameters(recurse=False):
             if parameter.is_floating_point():
-                setattr(child, name, nn.Parameter(parameter.detach().to(kind), requires_grad=parameter.requires_grad))
+                values = parameter.detach().to(kind, copy=copy)
+                setattr(child, name, nn.Parameter(values, requires_grad=parameter.requires_grad))
         for name, buffer in child.named_buffers(recurse=False):
             if buffer.is_floating_point():
-                setattr(child, name, buffer.to(kind))
+                setattr(child, name, buffer.to(kind, copy=copy))
     return module

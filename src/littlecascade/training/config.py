@@ -1,21 +1,21 @@
 """The run configuration: the official release's flat YAML plus keys of our own, read into strict, typed models.
 
-Official keys keep their official names and meanings; ours are marked by their comments. A key that is unknown, of the
-wrong type or out of range is one `InputError` that names the file, the line and the nearest known key.
-The runs of LoRA and ControlNet are in `littlecascade.training.config_adapters`.
+Official keys keep their official names and meanings; ours are marked by their comments. The runs of LoRA and ControlNet
+are in `littlecascade.training.config_adapters`; `littlecascade.training.config_file` reads files as them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from littlecascade.checkpoint import places
-from littlecascade.errors import InputError, suggest
+from littlecascade.data.buckets import parse_ratios
+from littlecascade.data.getters import parse_captions_getter, parse_filters
+from littlecascade.errors import InputError
 from littlecascade.training import paths
 from littlecascade.training.batch import micro_batch
 
@@ -35,7 +35,7 @@ class OfficialKeys(BaseModel):
     without_effect: ClassVar[Mapping[str, str]] = {
         "checkpoint_path": "checkpoints are in the run's folder, output_path / experiment_id",
         "use_fsdp": "one process trains",
-        "wandb_project": "metrics.jsonl and report.html are in the run's folder, nothing is sent anywhere",
+        "wandb_project": "metrics.jsonl and report.html are in the run's folder; wandb: true sends them there, too",
     }
 
     checkpoint_path: Path | None = None
@@ -65,6 +65,8 @@ class RunConfig(OfficialKeys):
     )
     synonyms: ClassVar[Mapping[str, str]] = {"clip_text_model_name": "text_path", "clip_image_model_name": "image_path"}
     """Official names of keys that have another one here."""
+    large: ClassVar[bool] = False
+    """Whether it trains, or trains beside, one of the networks that are made for float16."""
 
     # the run
     experiment_id: Annotated[str, Field(min_length=1)]
@@ -72,12 +74,14 @@ class RunConfig(OfficialKeys):
     model_version: str = "tiny"
     seed: int = 0  # ours
     precision: Precision = "auto"  # ours
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # ours; auto is the first GPU if there is one
 
     # optimisation
     lr: PositiveFloat
     batch_size: PositiveInt
     grad_accum_steps: PositiveInt = 1
     updates: PositiveInt
+    max_hours: PositiveFloat | None = None  # ours; as many of the updates as fit into so much time
     warmup_updates: NonNegativeInt = 0
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"  # ours
     optimizer: Literal["adamw", "adamw8bit", "adafactor", "muon", "prodigy"] = "adamw"  # ours
@@ -98,6 +102,10 @@ class RunConfig(OfficialKeys):
     backup_every: PositiveInt | None = None
     preview_every: PositiveInt | None = None  # ours; save_every if not given
 
+    # where metrics and previews go beside the run's folder; both ours
+    tensorboard: bool = False
+    wandb: bool = False  # with wandb_project and wandb_entity
+
     # data
     webdataset_path: str | list[str]
     image_size: PositiveInt = 1024
@@ -105,6 +113,7 @@ class RunConfig(OfficialKeys):
     bucketeer_random_ratio: Share = 0.05
     captions_getter: list[str] | None = None
     dataset_filters: list[str | list[str]] | None = None
+    default_caption: str | None = None  # ours; of pictures that have none, which without it are learnt without words
     cache: bool = True  # ours; false reads the data in a sweep and encodes anew at each visit
     cache_path: Path | None = None  # ours; a folder `cache` inside output_path if not given
     workers: NonNegativeInt = 2  # ours; processes that read and decode where nothing is cached
@@ -136,6 +145,10 @@ class RunConfig(OfficialKeys):
         from littlecascade.presets import find_preset
 
         find_preset(self.model_version)
+        parse_filters(self.dataset_filters)
+        parse_captions_getter(self.captions_getter)
+        if self.multi_aspect_ratio:
+            parse_ratios(self.multi_aspect_ratio)
         micro_batch(self.batch_size, self.grad_accum_steps)
         if self.fused_backward and self.grad_accum_steps > 1:
             raise InputError(
@@ -152,7 +165,8 @@ class RunConfig(OfficialKeys):
 
     def remarks(self) -> list[str]:
         """What the user should know of a configuration that is valid, a sentence each."""
-        idle = [f"{key} ({why})" for key, why in self.without_effect.items() if getattr(self, key)]
+        used = {"wandb_project"} if self.wandb else set[str]()
+        idle = [f"{key} ({why})" for key, why in self.without_effect.items() if getattr(self, key) and key not in used]
         return [f"of no effect here: {', '.join(idle)}."] if idle else []
 
 
@@ -212,6 +226,7 @@ class ImageRun(RunConfig):
 class DiffusionRun(RunConfig):
     """What Stage B and Stage C share."""
 
+    large: ClassVar[bool] = True
     fixed: ClassVar[frozenset[str]] = RunConfig.fixed | {
         *("adaptive_loss_weight", "edm_objective", "objective", "shift"),
         *("text_path", "effnet_checkpoint_path"),
@@ -223,11 +238,19 @@ class DiffusionRun(RunConfig):
     loss_weight: Literal["p2", "min_snr", "uniform"] = "p2"  # ours
     shift: PositiveFloat = 1.0
     offset_noise: Annotated[float, Field(ge=0)] = 0.0
+    pyramid_noise: bool = False  # ours
+    masked_loss: bool = False  # ours; the error counts where the masks beside the pictures are white
+    mask_floor: Share = 0.1  # ours; how much it counts elsewhere
     dropout: Share | None = None  # ours; the preset's if not given
     text_path: Path  # clip_text_model_name: a folder, or an official name; nothing is downloaded
     effnet_checkpoint_path: Path
     generator_checkpoint_path: Path | None = None
     text_dropout: Share = 0.05  # ours, the official constant
+
+    def check(self) -> None:
+        super().check()
+        if self.masked_loss and not self.cache:
+            raise InputError("masked_loss: masks are not read in a sweep; set cache to true.")
 
     @classmethod
     def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,13 +259,14 @@ class DiffusionRun(RunConfig):
 
 
 class StageBRun(DiffusionRun):
-    """Semantic latents to Stage A's latents."""
+    """Semantic latents, of the picture at a scale from effnet_min_scale to 1, to Stage A's latents."""
 
     fixed: ClassVar[frozenset[str]] = DiffusionRun.fixed | {"stage_a_checkpoint_path"}
 
     stage_a_checkpoint_path: Path
     effnet_dropout: Share = 0.1  # ours, the official constant
     effnet_noise: Annotated[float, Field(ge=0)] = 0.0  # ours
+    effnet_min_scale: Annotated[float, Field(gt=0, le=1)] = 0.5  # ours, the official constant
     pyramid_noise: bool = True  # ours, the official constant
     previewer_checkpoint_path: Path | None = None
 
@@ -267,102 +291,7 @@ class StageCRun(DiffusionRun):
         return image | super().defaults(values)
 
 
-Config = TypeVar("Config", bound=RunConfig)
-
-
-def load_config(cls: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file as `cls`; `overrides` are `key=value` with the value in YAML.
-
-    Paths in the file are looked for as `littlecascade.training.paths` says. Raises `InputError` for a file that can't
-    be read, for anything `parse_config` refuses, and for contradictions.
-    """
-    values, lines = read_values(path, overrides)
-    config = parse_config(cls, values, source=str(path), lines=lines)
-    config = config.model_copy(update=paths.resolve(dict(config), path.resolve().parent))
-    config.check()
-    return config
-
-
-def read_values(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, int]]:
-    """The keys and values of a YAML file, and the lines on which the keys stand. Raises `InputError`."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Can't read the configuration {path}: {error}.") from None
-    content = _read_yaml(text, str(path))
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}; a run configuration is `key: value` lines.")
-    values, lines = cast(dict[str, Any], content), _lines(text)
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise InputError(f"--set {override!r}: expected key=value.")
-        values[key.strip()] = _read_yaml(value, f"--set {override!r}")
-        lines.pop(key.strip(), None)
-    return values, lines
-
-
-def parse_config(
-    cls: type[Config],
-    values: Mapping[str, Any],
-    *,
-    source: str = "configuration",
-    lines: Mapping[str, int] | None = None,
-) -> Config:
-    """Check `values` against `cls`; one `InputError` lists every problem, with its line where `lines` knows it."""
-    lines = dict(lines or {})
-    known = _own_names(cls, values, lines)
-    try:
-        return cls.model_validate(cls.defaults(known) | known)
-    except ValidationError as error:
-        problems = [_explain(cls, problem, lines) for problem in error.errors()]
-        raise InputError("\n".join([f"{source} can't be used:", *(f"  {problem}" for problem in problems)])) from None
-
-
-def _own_names(cls: type[RunConfig], values: Mapping[str, Any], lines: dict[str, int]) -> dict[str, Any]:
-    """`values` with our names for the official ones; `lines` gets our names, too."""
-    renamed = dict(values)
-    for official, own in cls.synonyms.items():
-        if official not in renamed or own not in cls.model_fields:
-            continue
-        if own in renamed:
-            raise InputError(f"{official} and {own} are two names of one key: leave one of them out.")
-        renamed[own] = renamed.pop(official)
-        if official in lines:
-            lines[own] = lines[official]
-    return renamed
-
-
 def _size(values: Mapping[str, Any]) -> str:
     """Our name of the size, whatever was written."""
     version = str(values.get("model_version", RunConfig.model_fields["model_version"].default))
     return places.VERSIONS.get(version, version)
-
-
-def _read_yaml(text: str, source: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{source} is not valid YAML: {error}") from None
-
-
-def _explain(cls: type[RunConfig], problem: Any, lines: Mapping[str, int]) -> str:
-    key = str(problem["loc"][0]) if problem["loc"] else ""
-    where = f"line {lines[key]}: " if key in lines else ""
-    if problem["type"] == "extra_forbidden":
-        known = [*cls.model_fields, *(name for name, own in cls.synonyms.items() if own in cls.model_fields)]
-        return f"{where}unknown key {key!r}.{suggest(key, known)}"
-    if problem["type"] == "missing" and len(problem["loc"]) == 1:
-        return f"{key!r} is missing."
-    return f"{where}{key}: {problem['msg']} (got {problem['input']!r})."
-
-
-def _lines(text: str) -> dict[str, int]:
-    """The line, from 1, on which each key of a mapping stands."""
-    node = cast(object, yaml.compose(text))  # pyright: ignore[reportUnknownMemberType]
-    if not isinstance(node, yaml.MappingNode):
-        return {}
-    pairs = cast(list[tuple[yaml.Node, yaml.Node]], node.value)
-    return {str(key.value): key.start_mark.line + 1 for key, _ in pairs}

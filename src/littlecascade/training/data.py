@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from littlecascade.data.stream import Skip, StreamConfig, find_shards
 from littlecascade.data.table import Source
 from littlecascade.data.texts import Texts
 from littlecascade.errors import InputError
+from littlecascade.memory.precision import choose_device
 from littlecascade.training import encoders
-from littlecascade.training.config import RunConfig
+from littlecascade.training.config import DiffusionRun, RunConfig
 from littlecascade.training.draws import Draws
 from littlecascade.training.encoders import columns_of, text_folder_of
 from littlecascade.training.feeds import AnyFeed, IndexFeed, StreamFeed
@@ -56,6 +58,10 @@ class Data(ABC):
         """(B, 3, H, W) in [0, 1]."""
 
     @abstractmethod
+    def masks(self, raw: Any) -> Tensor:
+        """(B, 1, H, W) in [0, 1], of the pictures' size: where they count. Ones for pictures that have no mask."""
+
+    @abstractmethod
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
         """Embeddings of captions, of the empty one, or of a text that `prepare_texts` was given."""
 
@@ -71,9 +77,14 @@ class Data(ABC):
 class CachedData(Data):
     """Everything is on disk: no encoder is in memory once this object is made."""
 
-    def __init__(self, config: RunConfig) -> None:
-        columns = columns_of(config)
-        self.cache = Cache(open_source(config), columns, config.cache_folder, open_texts(config))
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        columns = columns_of(config, device)
+        self.cache = Cache(open_source(config), columns, config.cache_folder, open_texts(config, device))
+        if isinstance(config, DiffusionRun) and config.masked_loss:
+            self.cache.source.check_masks(self.cache.rows)
+        self.unsaid = config.default_caption or ""
+        if self.unsaid and self.cache.texts is not None:
+            self.prepare_texts([self.unsaid])
         self.names = [column.name for column in columns]
         self.groups = list(self.cache.groups().values())
         self.feed = IndexFeed(self.groups, config.micro_batch, config.seed)
@@ -85,7 +96,7 @@ class CachedData(Data):
         return self.cache.broken
 
     def captions(self, raw: Sequence[int], draws: Draws) -> list[str]:
-        choices = [self.cache.rows[row].captions or ("",) for row in raw]
+        choices = [self.cache.rows[row].captions or (self.unsaid,) for row in raw]
         return [own[pick % len(own)] for own, pick in zip(choices, draws.integers(1 << 30), strict=True)]
 
     def columns(self, raw: Sequence[int]) -> dict[str, Tensor]:
@@ -98,6 +109,10 @@ class CachedData(Data):
             cut = list(self.cache.source.cut_all([self.cache.rows[row].sample for row in raw], pool))
         pixels = np.stack([one[1].pixels for one in cut if not isinstance(one, Skip)])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+    def masks(self, raw: Sequence[int]) -> Tensor:
+        cut = [self.cache.source.mask(self.cache.rows[row]) for row in raw]
+        return torch.from_numpy(np.stack(cut)).unsqueeze(1).float() / 255
 
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
         return _texts_of(self.cache.texts).embed(texts)
@@ -113,9 +128,10 @@ class CachedData(Data):
 class StreamedData(Data):
     """Nothing is kept: shards are read in a sweep, crops are drawn at each visit, and the encoders stay in memory."""
 
-    def __init__(self, config: RunConfig) -> None:
-        folder = text_folder_of(config)
-        self.column_list, self.compute_texts = columns_of(config), None if folder is None else encoders.text(folder)[1]
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        folder, self.unsaid = text_folder_of(config), config.default_caption or ""
+        self.column_list = columns_of(config, device)
+        self.load_texts = None if folder is None else cache(encoders.text(folder, device)[1])
         filters, getter = parse_filters(config.dataset_filters), parse_captions_getter(config.captions_getter)
         shards = find_shards(config.webdataset_path)
         tqdm.write(f"{_place(config)}: {len(shards)} shards, read in a sweep", file=sys.stderr)
@@ -128,21 +144,24 @@ class StreamedData(Data):
         return self.reader.loader.tally.named
 
     def captions(self, raw: PictureBatch, draws: Draws) -> list[str]:
-        return raw.captions
+        return [caption or self.unsaid for caption in raw.captions]
 
     @torch.no_grad()
     def columns(self, raw: PictureBatch) -> dict[str, Tensor]:
         pixels = self.pictures(raw)
-        values = {column.name: column.compute(pixels).float() for column in self.column_list if column != PIXELS}
+        values = {column.name: column.compute(pixels).float().cpu() for column in self.column_list if column != PIXELS}
         return values | ({PIXELS.name: pixels} if PIXELS in self.column_list else {})
 
     def pictures(self, raw: PictureBatch) -> Tensor:
         return raw.pixels.float() / 255
 
+    def masks(self, raw: PictureBatch) -> Tensor:
+        raise InputError("Masks are not read in a sweep: set masked_loss to false, or cache to true.")
+
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
-        assert self.compute_texts is not None
-        return TextEmbedding(*(tensor.float() for tensor in self.compute_texts(texts)))
+        assert self.load_texts is not None
+        return TextEmbedding(*(tensor.float().cpu() for tensor in self.load_texts()(texts)))
 
     def prepare_texts(self, texts: Sequence[str]) -> None:
         """Nothing to do: the encoder is at hand."""
@@ -151,20 +170,21 @@ class StreamedData(Data):
         return next(iter(Loader(replace(self.stream, shuffle=0), replace(self.stage, batch_size=count))))
 
 
-def open_data(config: RunConfig) -> Data:
-    """The data of a run, with the columns that its kind needs.
+def open_data(config: RunConfig, device: torch.device) -> Data:
+    """The data of a run, with the columns that its kind needs, which are computed on a device.
 
     Raises `InputError` for data that can't be found or used, and for keys that can't be understood.
     """
     if not config.cache:
-        return StreamedData(config)
-    return CachedData(config)
+        return StreamedData(config, device)
+    return CachedData(config, device)
 
 
 def fill_cache(config: RunConfig, rank: int, world_size: int) -> Filled:
     """Make every `world_size`-th part of the cache of a run, from part `rank` on, as far as it is not there."""
-    source = open_source(config)
-    made = fill(source, columns_of(config), config.cache_folder, open_texts(config), rank=rank, world_size=world_size)
+    source, device = open_source(config), choose_device(config.device)
+    columns, texts = columns_of(config, device), open_texts(config, device)
+    made = fill(source, columns, config.cache_folder, texts, rank=rank, world_size=world_size)
     return Filled(config.cache_folder, len(source.samples), made, len(range(rank, source.parts, world_size)))
 
 
@@ -178,10 +198,10 @@ class Filled:
     share: int
 
 
-def open_texts(config: RunConfig) -> Texts | None:
+def open_texts(config: RunConfig, device: torch.device) -> Texts | None:
     """Where the embeddings of a run's captions are kept, if it needs any."""
     folder = text_folder_of(config)
-    return None if folder is None else Texts(config.cache_folder, *encoders.text(folder))
+    return None if folder is None else Texts(config.cache_folder, *encoders.text(folder, device))
 
 
 def open_source(config: RunConfig) -> Source:

@@ -17,16 +17,17 @@ class Ema:
 
     def __init__(self, tensors: Mapping[str, Tensor], *, beta: float, every: int, start: int) -> None:
         self.beta, self.every, self.start = beta, every, start
-        self.average = tensors if self._idle else {name: own.detach().float().clone() for name, own in tensors.items()}
+        self.average = tensors if self.idle else {name: own.detach().float().clone() for name, own in tensors.items()}
 
     @property
-    def _idle(self) -> bool:
+    def idle(self) -> bool:
+        """Whether nothing is kept."""
         return self.beta == 0 and self.every == 1
 
     @torch.no_grad()
     def update(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Take in the weights after update number `step` (counted from 1)."""
-        if self._idle or (step % self.every and step > self.start):
+        if self.idle or (step % self.every and step > self.start):
             return
         weight = 1.0 if step <= self.start else 1 - self.beta
         for name, average in self.average.items():

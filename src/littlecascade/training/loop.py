@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +24,18 @@ from littlecascade.nn.blocks import Factor
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
 from littlecascade.training.ema import Ema
+from littlecascade.training.export import export_averages
+from littlecascade.training.interrupt import deferred_interrupt
+from littlecascade.training.metrics import Log, mean
 from littlecascade.training.optim.optimizer import PhaseOptimizer
 from littlecascade.training.optim.schedule import lr_scale
 from littlecascade.training.optim.weight import Weight
-from littlecascade.training.report import write_report
+from littlecascade.training.report import Report
 from littlecascade.training.room import Room, clear, is_out_of_memory, raise_out_of_memory, told
 from littlecascade.training.runstate import Checkpoint, RunFolder
-from littlecascade.training.task import Batch, Phase, Task
-
-LOG_EVERY = 10
+from littlecascade.training.task import Batch, Phase, Task, on_device
+from littlecascade.training.timetable import Timetable
+from littlecascade.training.trackers import Tracker, opened
 
 
 class Trainer:
@@ -48,6 +49,9 @@ class Trainer:
     def __init__(self, task: Task, config: RunConfig, folder: RunFolder) -> None:
         self.task, self.config, self.folder = task, config, folder
         self.step = self.skipped = 0
+        self.timetable = Timetable(folder, config)
+        self.report = Report(folder, config, lambda: task.broken)
+        self.trackers: Sequence[Tracker] = ()
         self.room = Room(config, task.networks)
         self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config) for phase in task.phases}
         for phase in task.phases:
@@ -57,47 +61,88 @@ class Trainer:
         if checkpoint is not None:
             self._restore(checkpoint)
 
-    def run(self, max_minutes: float | None = None) -> bool:
+    @property
+    def updates(self) -> int:
+        """Of the whole run, as far as is known now."""
+        return self.timetable.total(self.step)
+
+    def run(
+        self, max_minutes: float | None = None, *, minutes: float | None = None, since: float | None = None
+    ) -> bool:
         """Train. True when the last update is done, False when stopped first, by time, Ctrl-C or a polite kill.
 
-        When the last update is done the averaged weights are exported, and the task's modules are left with them.
+        max_minutes: after which it stops. minutes, since: see `Timetable.begin`. When the last update is done the
+        averaged weights are exported, and the task's modules are left with them.
         """
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-        config, log = self.config, _Log(self.folder)
-        bar = tqdm(total=config.updates, initial=self.step, desc=config.experiment_id, disable=None, unit="step")
-        with bar, ThreadPoolExecutor(1) as pool, _deferred_interrupt() as interrupted:
-            upcoming = pool.submit(self._fetch, self.step)
-            while self.step < config.updates and time.monotonic() < deadline and not interrupted.is_set():
-                upcoming = self._update(upcoming, pool, log)
-                bar.set_postfix(log.latest, refresh=False)
-                bar.update()
-                if self.step < config.updates and self.step % config.save_every == 0:
-                    wait([upcoming])  # so that the feed knows where its next batch begins
-                    self.save()
-                if self.step < config.updates and self.step % (config.preview_every or config.save_every) == 0:
-                    self.preview()
-        log.flush(self.step)
-        self.save()
-        if self.step < config.updates:
-            return False
-        self.preview()
-        export_averages(self.task, self._tensors(), self.folder)
+        self.timetable.begin(self.step, minutes, since)
+        log = Log(self.config.batch_size, self._log)
+        with opened(self.config, self.folder.folder, self.step) as self.trackers, deferred_interrupt() as interrupted:
+            if self.step == 0:
+                self.preview()
+            with self._bar() as bar, ThreadPoolExecutor(1) as pool:
+                upcoming = pool.submit(self.fetch, self.step)
+                while self.step < self.updates and not interrupted.is_set():
+                    if time.monotonic() >= deadline or self.timetable.up:
+                        break
+                    upcoming = self._update(upcoming, pool, log)
+                    self._show(bar, log)
+                    self._keep(upcoming)
+            log.flush(self.step, self.updates)
+            self.save()
+            if self.step < self.updates:
+                self.report.write(running=False)
+                return False
+            self.preview(running=False)
+        self.export()
         return True
+
+    def export(self) -> None:
+        """Write the averaged weights, which the task's modules are left with, in float32."""
+        export_averages(self.task, self._tensors(), self.folder)
+
+    def _bar(self) -> tqdm[NoReturn]:
+        """Only on a terminal."""
+        return tqdm(total=self.updates, initial=self.step, desc=self.config.experiment_id, disable=None, unit="update")
+
+    def _show(self, bar: tqdm[NoReturn], log: Log) -> None:
+        bar.total = self.updates
+        bar.set_postfix(log.latest, refresh=False)
+        bar.update()
+
+    def _keep(self, upcoming: Future[list[Batch]]) -> None:
+        """Write the checkpoint and the preview that are due after an update, but for the last one."""
+        if self.step >= self.updates:
+            return
+        if self.step % self.config.save_every == 0:
+            wait([upcoming])  # so that the feed knows where its next batch begins
+            self.save()
+        if self.step % (self.config.preview_every or self.config.save_every) == 0:
+            self.preview()
+
+    def _log(self, row: dict[str, float | None]) -> None:
+        self.folder.log(row)
+        for tracker in self.trackers:
+            tracker.scalars(self.step, row)
 
     def save(self) -> None:
         """Write a checkpoint of this moment, and a backup of it where one is due."""
         tensors = _merged(self._tensors(), self._moments())
         backup = self.config.backup_every is not None and self.step % self.config.backup_every == 0
         place = self.task.feed.state(self._number(self.step))
-        self.folder.save(Checkpoint(self.step, self.skipped, tensors, place), backup=backup)
+        with self.timetable.apart("save"):
+            self.folder.save(Checkpoint(self.step, self.skipped, tensors, place), backup=backup)
+        self.timetable.record()
 
-    def preview(self) -> None:
+    def preview(self, *, running: bool = True) -> None:
         """Draw the task's preview with the averaged weights, and renew the report."""
-        with self.averaged():
+        with self.timetable.apart("preview"), self.averaged():
             image = self.task.preview()
         if image is not None:
             image.save(self.folder.folder / f"preview-{self.step:06d}.png")
-        write_report(self.folder, self.config, self.task.broken)
+            for tracker in self.trackers:
+                tracker.picture(self.step, image)
+        self.report.write(running=running)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -121,27 +166,43 @@ class Trainer:
                 for module, training in modes.items():
                     module.train(training)
 
-    def _update(self, upcoming: Future[list[Batch]], pool: ThreadPoolExecutor, log: _Log) -> Future[list[Batch]]:
-        start = time.perf_counter()
-        batches = upcoming.result()
-        waited = time.perf_counter() - start
-        upcoming = pool.submit(self._fetch, self.step + 1)
-        progress = self.step / self.config.updates
-        figures: dict[str, float] = {"lr": self.config.lr * lr_scale(self.step, self.config, progress)}
+    def update(self, batches: list[Batch]) -> dict[str, float]:
+        """Train on the micro-batches of an update, which `fetch` gave. Returns the figures for the metrics."""
+        updates = self.updates
+        progress = self.step / updates
+        figures: dict[str, float] = {"lr": self.config.lr * lr_scale(self.step, self.config, updates)}
         for phase in self.task.phases:
             if progress >= phase.start:
                 figures |= self._train_phase(phase, batches, progress)
         self.step += 1
         self.ema.update(self._averaging(), self.step)
+        return figures
+
+    def fetch(self, step: int) -> list[Batch]:
+        """The micro-batches of an update; runs in a thread while the one before is computed."""
+        batches: list[Batch] = []
+        for micro in range(self.config.grad_accum_steps):
+            raw = self.task.feed.take(self._number(step, micro))
+            batches.append(self.task.prepare(raw, Draws(self.config.seed, self._positions(step, micro))))
+        return batches
+
+    def _update(self, upcoming: Future[list[Batch]], pool: ThreadPoolExecutor, log: Log) -> Future[list[Batch]]:
+        start = time.perf_counter()
+        batches = upcoming.result()
+        waited = time.perf_counter() - start
+        upcoming = pool.submit(self.fetch, self.step + 1)
+        figures = self.update(batches)
         seconds = time.perf_counter() - start
         figures |= {"seconds": seconds, "wait": waited / seconds, "skipped": float(self.skipped)}
-        log.add(self.step, figures)
+        self.timetable.tick(self.step)
+        if log.add(self.step, self.updates, figures):
+            self.report.renew()
         return upcoming
 
     def _train_phase(self, phase: Phase, batches: list[Batch], progress: float) -> dict[str, float]:
         """One step of one optimizer. Where the loss or the gradient is not finite it leaves everything as it was."""
         optimizer = self.optimizers[phase.name]
-        restore_buffers, restore_task = _keep(self._buffers()), _keep(self.task.extra_state())
+        restore_buffers, restore_task = _kept(self._buffers()), _kept(self.task.extra_state())
         while (figures := self._gradients(phase, batches, progress)) is None:
             clear()
             restore_buffers()
@@ -157,7 +218,7 @@ class Trainer:
         own = {"loss": sum(losses) / len(losses), "grad_norm": norm}
         if optimizer.scale.used:
             own |= {"loss_scale": optimizer.scale.value, "overflows": float(optimizer.scale.overflows)}
-        means = {name: _mean(values) for name, values in figures.items()}
+        means = {name: mean(values) for name, values in figures.items()}
         return means | {f"{prefix}{name}": value for name, value in own.items()}
 
     def _gradients(self, phase: Phase, batches: list[Batch], progress: float) -> dict[str, list[float]] | None:
@@ -166,12 +227,13 @@ class Trainer:
         None where memory ran out: then there is more room now, and all but the gradients is to be restored.
         """
         config, optimizer = self.config, self.optimizers[phase.name]
-        optimizer.begin(self.step, lr_scale(self.step, config, progress))
+        optimizer.begin(self.step, lr_scale(self.step, config, self.updates))
         figures: dict[str, list[float]] = {"loss": []}
         try:
             for micro, batch in enumerate(batches):
                 for part, positions in self.room.cut(batch, self._positions(self.step, micro)):
                     torch.manual_seed(derive_seed(config.seed, positions[0]))  # for dropout inside the networks
+                    part = on_device(part, self.task.device)
                     loss = self.task.loss(phase.name, part, Draws(config.seed, positions, stream=1), progress)
                     value = float(loss.value.detach())
                     if math.isfinite(value):
@@ -192,14 +254,6 @@ class Trainer:
         optimizer.begin(self.step, 0.0)
         tqdm.write(f"Update {self.step + 1}: memory ran out ({reason}); {self.room.make()}.", file=sys.stderr)
         return None
-
-    def _fetch(self, step: int) -> list[Batch]:
-        """The micro-batches of an update; runs in a thread while the one before is computed."""
-        batches: list[Batch] = []
-        for micro in range(self.config.grad_accum_steps):
-            raw = self.task.feed.take(self._number(step, micro))
-            batches.append(self.task.prepare(raw, Draws(self.config.seed, self._positions(step, micro))))
-        return batches
 
     def _number(self, step: int, micro: int = 0) -> int:
         """Of a micro-batch among all of the run."""
@@ -283,86 +337,12 @@ class Trainer:
             )
 
 
-@torch.no_grad()
-def export_averages(task: Task, tensors: Mapping[str, Tensor], folder: RunFolder) -> None:
-    """Give the task's modules the averages among a checkpoint's `tensors`, in float32, and let it write its weights.
-
-    Raises `InputError` for the checkpoint of another network.
-    """
-    for phase in task.phases:
-        for prefix, module in phase.modules.items():
-            module.float().eval()
-            if isinstance(module, Trunk):
-                rescale.undivide(module)
-            for name, tensor in chain(module.named_parameters(prefix), module.named_buffers(prefix)):
-                if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
-                    continue  # it was not trained
-                value = tensors.get(f"ema.{name}", tensors.get(f"buffer.{name}"))
-                if value is None or value.shape != tensor.shape:
-                    raise InputError(f"{folder.state_path} does not fit {name}: it is of another network.")
-                tensor.copy_(value)
-    task.export(folder.export_folder)
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Within: Ctrl-C or a polite kill sets the event, so that the update under way is finished; a second one raises."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-class _Log:
-    """Averages the figures of a few updates into one row of the metrics. `latest`: for the progress bar."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self.rows: list[dict[str, float]] = []
-        self.latest: dict[str, str] = {}
-
-    def add(self, step: int, figures: dict[str, float]) -> None:
-        """Take in the figures of update number `step`."""
-        self.rows.append(figures)
-        if step % LOG_EVERY == 0:
-            self.flush(step)
-        shown = {name: f"{value:.4g}" for name, value in figures.items() if name.endswith("loss")}
-        self.latest = shown | ({"skipped": f"{figures['skipped']:.0f}"} if figures["skipped"] else {})
-
-    def flush(self, step: int) -> None:
-        """Write a row of what came in since the last one; a mean of nothing finite is null."""
-        if self.rows:
-            names = dict.fromkeys(name for row in self.rows for name in row)
-            means = {name: _mean([row[name] for row in self.rows if name in row]) for name in names}
-            finite = {name: value if math.isfinite(value) else None for name, value in means.items()}
-            self.folder.log({"step": step, **finite})
-            self.rows.clear()
-
-
-def _mean(values: list[float]) -> float:
-    """The mean of the finite values; NaN if there is none."""
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.nan
-
-
 def _merged(*mappings: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """All tensors of several mappings, none of them made before it is asked for."""
     return LazyTensors({name: partial(own.__getitem__, name) for own in mappings for name in own})
 
 
-def _keep(tensors: Mapping[str, Tensor]) -> Callable[[], None]:
+def _kept(tensors: Mapping[str, Tensor]) -> Callable[[], None]:
     """What brings tensors back to what they hold now."""
     kept = [tensor.clone() for tensor in tensors.values()]
 

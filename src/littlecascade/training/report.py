@@ -1,47 +1,91 @@
-"""The report of a run: one HTML file with its curves and preview pictures, needing nothing but a browser."""
+"""The report of a run: one HTML file with its curves and preview pictures, needing nothing but a browser.
+
+While the run goes on the page reloads itself, from the disk as from anywhere else.
+"""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from littlecascade.training.config import RunConfig
 from littlecascade.training.runstate import RunFolder
+from littlecascade.training.timetable import told
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 200, 56, 8, 22
 POINTS = 400  # of a curve, at most
 NAMED = 100  # broken samples that are listed
+RELOAD = 20
+"""Seconds after which a page of a run that goes on is loaded again, and written again at the soonest."""
+_SHARE = 0.01  # of the time that writing it may take
+_WITHOUT_CURVE = ("step", "seconds_left")
 STYLE = (
     "body{font:14px system-ui,sans-serif;margin:2em;max-width:1200px;color:#222}"
-    "figure{display:inline-block;margin:0 1.5em 1.5em 0}figcaption{font-weight:600;margin-bottom:.3em}"
+    "figure{display:inline-block;margin:0 1.5em 1.5em 0;vertical-align:top}"
+    "figcaption{font-weight:600;margin-bottom:.3em}"
+    ".pair{display:flex;gap:1.5em}.pair figure{flex:1;margin-right:0}"
     "img{max-width:100%}table{border-collapse:collapse}td{padding:.1em .8em .1em 0}svg text{font-size:11px;fill:#555}"
 )
 
 
-def write_report(folder: RunFolder, config: RunConfig, broken: Sequence[str] = ()) -> None:
-    """Write `report.html` into the run's folder. `broken` says what of the data could not be read."""
-    title = html.escape(config.experiment_id)
-    folder.write(
-        "report.html",
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-        f"<h1>{title}</h1>{_curves(folder.metrics())}<h2>Pictures</h2>{_pictures(folder.folder)}{_broken(broken)}"
-        f"<h2>Settings</h2>{_settings(config)}</html>",
-    )
+class Report:
+    """`report.html` in a run's folder. broken: gives what of the data could not be read."""
+
+    def __init__(self, folder: RunFolder, config: RunConfig, broken: Callable[[], Sequence[str]] = tuple) -> None:
+        self._folder, self._config, self._broken = folder, config, broken
+        self._due = 0.0
+
+    def renew(self) -> None:
+        """Write it unless that was done a short time ago."""
+        if time.monotonic() >= self._due:
+            self.write()
+
+    def write(self, *, running: bool = True) -> None:
+        """Write it whole or not at all. running: the page loads itself again."""
+        start = time.monotonic()
+        title, rows = html.escape(self._config.experiment_id), self._folder.metrics()
+        reload = f'<meta http-equiv="refresh" content="{RELOAD}">' if running else ""
+        self._folder.write(
+            "report.html",
+            f'<!doctype html><html lang="en"><meta charset="utf-8">{reload}<title>{title}</title><style>{STYLE}</style>'
+            f"<h1>{title}</h1>{_state(rows, running=running)}{_curves(rows)}<h2>Pictures</h2>"
+            f"{_pictures(self._folder.folder)}{_broken(self._broken())}<h2>Settings</h2>{_settings(self._config)}</html>",
+        )
+        end = time.monotonic()
+        self._due = end + max(RELOAD, (end - start) / _SHARE)
+
+
+def _state(rows: Sequence[Mapping[str, Any]], *, running: bool) -> str:
+    """How far the run is, in a sentence."""
+    last = rows[-1] if rows else {}
+    parts = [f"{last.get('step', 0):,} updates"]
+    if rate := last.get("pictures_per_second"):
+        parts.append(f"{rate:.3g} pictures a second")
+    if memory := last.get("memory_gib"):
+        parts.append(f"{memory:.1f} GiB of memory at most")
+    if memory := last.get("gpu_memory_gib"):
+        parts.append(f"{memory:.1f} GiB of the GPU at most")
+    if running and (left := last.get("seconds_left")):
+        parts.append(f"{told(left)} left")
+    return f"<p>{', '.join(parts)}{'' if running else '; not running'}</p>"
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name != "step"]
-    return "".join(_figure(name, curve(rows, name)) for name in names)
+    """The losses' first."""
+    names = dict.fromkeys(key for row in rows for key in row if key not in _WITHOUT_CURVE)
+    return "".join(_figure(name, curve(rows, name)) for name in sorted(names, key=lambda name: "loss" not in name))
 
 
 def _pictures(folder: Path) -> str:
-    previews = {int(path.stem.removeprefix("preview-")): path.name for path in folder.glob("preview-*.png")}
-    return "".join(
-        _figure(f"{step} updates", f'<img src="{previews[step]}" alt="" loading="lazy">')
-        for step in sorted(previews, reverse=True)
-    )
+    """The first preview beside the latest, then all in the order of time."""
+    previews = sorted((int(path.stem.removeprefix("preview-")), path.name) for path in folder.glob("preview-*.png"))
+    figures = [_figure(f"{step} updates", f'<img src="{name}" alt="" loading="lazy">') for step, name in previews]
+    if len(figures) < 3:
+        return f'<div class="pair">{"".join(figures)}</div>'
+    return f'<div class="pair">{figures[0]}{figures[-1]}</div><h2>All, in order</h2>{"".join(figures)}'
 
 
 def _broken(broken: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,15 +13,18 @@ from typing import Any
 from tqdm import tqdm
 
 from littlecascade.errors import InputError, suggest
-from littlecascade.memory.precision import DTYPES, choose_dtype
+from littlecascade.memory.precision import DTYPES, choose_device
 from littlecascade.training import config as configs
 from littlecascade.training import preflight
 from littlecascade.training.batch import fitted
-from littlecascade.training.config_adapters import LoraRun
+from littlecascade.training.config_adapters import LoraBRun, LoraRun
+from littlecascade.training.config_file import Config, load_config, parse_config, read_values
 from littlecascade.training.data import Filled, fill_cache
-from littlecascade.training.loop import Trainer, export_averages
+from littlecascade.training.export import export_averages
+from littlecascade.training.loop import Trainer
 from littlecascade.training.processes import Share
 from littlecascade.training.runstate import RunFolder
+from littlecascade.training.stock import Stock, precision_of
 from littlecascade.training.task import Task
 
 
@@ -32,10 +36,10 @@ class Entry:
     module: str
     task: str
 
-    def build(self, config: configs.RunConfig) -> Task:
-        """The task, with its data opened and its networks in place."""
-        factory: Callable[[configs.RunConfig], Task] = getattr(import_module(self.module), self.task)
-        return factory(config)
+    def build(self, config: configs.RunConfig, stock: Stock | None = None) -> Task:
+        """The task, with its data opened and its networks in place: from the files that are named, or from a stock."""
+        factory: Callable[[configs.RunConfig, Stock], Task] = getattr(import_module(self.module), self.task)
+        return factory(config, Stock.of(config) if stock is None else stock)
 
 
 TASKS: Mapping[str, Entry] = {
@@ -46,18 +50,32 @@ TASKS: Mapping[str, Entry] = {
     "b": Entry(configs.StageBRun, "littlecascade.training.tasks.stage_b", "StageBTask"),
     "c": Entry(configs.StageCRun, "littlecascade.training.tasks.stage_c", "StageCTask"),
     "lora": Entry(LoraRun, "littlecascade.training.tasks.lora", "LoraTask"),
+    "lora_b": Entry(LoraBRun, "littlecascade.training.tasks.lora", "LoraBTask"),
 }
 
 
-def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minutes: float | None = None) -> Path | None:
+def train(
+    task: str,
+    config_path: Path,
+    overrides: Sequence[str] = (),
+    max_minutes: float | None = None,
+    *,
+    minutes: float | None = None,
+    restart: bool = False,
+) -> Path | None:
     """Start a run, or go on with it, and return the folder of the finished weights; None if it was stopped first.
 
-    Raises `InputError` for an unknown task and for whatever is wrong with the configuration, the data or the weights.
+    max_minutes: after which it is stopped. minutes: from now on, that what is left of it is fitted to. restart: begin
+    anew, with what there was moved aside. Raises `InputError` for an unknown task and for whatever is wrong with the
+    configuration, the data or the weights.
     """
+    since = time.monotonic()
     entry, config = _open(task, config_path, overrides)
     for line in [*config.remarks(), *preflight.require(config, config_path.resolve().parent)]:
         tqdm.write(line, file=sys.stderr)
     folder = RunFolder(config.folder)
+    if restart and (aside := folder.set_aside()) is not None:
+        tqdm.write(f"The run that was there is in {aside} now.", file=sys.stderr)
     config = settle(config, folder)
     folder.open(config.model_dump(mode="json"))
     built = entry.build(config)
@@ -65,7 +83,11 @@ def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minut
         first = f"{len(built.broken)} samples are left out, the first: {built.broken[0]}"
         tqdm.write(f"{first} (all are in {folder.folder / 'report.html'})", file=sys.stderr)
     trainer = Trainer(built, config, folder)
-    return folder.export_folder if trainer.run(max_minutes) else None
+    if trainer.run(max_minutes, minutes=minutes, since=since):
+        return folder.export_folder
+    done = f"{trainer.step:,} of {trainer.updates:,} updates are done"
+    tqdm.write(f"Stopped: {done}, and {folder.state_path} has all that it takes to go on.", file=sys.stderr)
+    return None
 
 
 def export(task: str, config_path: Path, overrides: Sequence[str] = ()) -> Path:
@@ -94,8 +116,8 @@ def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str
 
     Raises `InputError` for an unknown task and for whatever else is wrong with the configuration.
     """
-    values, lines = configs.read_values(config_path, overrides)
-    config = configs.parse_config(_find(task).config, values, source=str(config_path), lines=lines)
+    values, lines = read_values(config_path, overrides)
+    config = parse_config(_find(task).config, values, source=str(config_path), lines=lines)
     wanted = {"batch_size": config.batch_size, "grad_accum_steps": config.grad_accum_steps}
     fits = dict(zip(wanted, fitted(*wanted.values()), strict=True))
     return [f"{key}={value}" for key, value in fits.items() if value != wanted[key]]
@@ -103,7 +125,23 @@ def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str
 
 def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
     entry = _find(task)
-    return entry, configs.load_config(entry.config, config_path, overrides)
+    try:
+        return entry, load_config(entry.config, config_path, overrides)
+    except InputError as error:
+        if (other := _other_kind(task, config_path, overrides)) is None:
+            raise
+        raise InputError(
+            f"{config_path} is a configuration for {other}: 'littlecascade train {other} {config_path}' reads it. For "
+            f"{task}, {error}"
+        ) from None
+
+
+def _other_kind(task: str, config_path: Path, overrides: Sequence[str]) -> str | None:
+    """The one kind of training that a configuration is of, if that is not this one."""
+    from littlecascade.training.kinds import fitting  # it needs `TASKS`
+
+    found = fitting(config_path, overrides)
+    return found[0] if len(found) == 1 and found[0] != task else None
 
 
 def _find(task: str) -> Entry:
@@ -112,7 +150,7 @@ def _find(task: str) -> Entry:
     return TASKS[task]
 
 
-def settle(config: configs.Config, folder: RunFolder) -> configs.Config:
+def settle(config: Config, folder: RunFolder) -> Config:
     """`config` as this run goes on with it: the precision `auto` is measured once, and then stays what it was.
 
     Raises `InputError` if the run has a checkpoint and one of the keys in `config.fixed` differs from its own.
@@ -124,7 +162,7 @@ def settle(config: configs.Config, folder: RunFolder) -> configs.Config:
         return config
     precision = stored.get("precision")
     if precision not in DTYPES:
-        precision = str(choose_dtype("auto", "cpu")).removeprefix("torch.")
+        precision = precision_of(config, choose_device(config.device))
     return config.model_copy(update={"precision": precision})
 
 
@@ -134,6 +172,6 @@ def _check_fixed(config: configs.RunConfig, stored: Mapping[str, Any], folder: P
     if changed:
         listing = "; ".join(f"{key} was {stored[key]!r}, is now {given[key]!r}" for key in changed)
         raise InputError(
-            f"The run in {folder} can't go on with another configuration: {listing}. Set it back, or start a new run "
-            "with another experiment_id."
+            f"The run in {folder} can't go on with another configuration: {listing}. Set it back, or begin anew with "
+            "--restart, which moves this run aside, or with another experiment_id."
         )

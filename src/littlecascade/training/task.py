@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -39,6 +40,8 @@ class Task(ABC):
 
     phases: Sequence[Phase]
     feed: AnyFeed
+    device: torch.device = torch.device("cpu")
+    """Where its networks are; batches are prepared on the CPU, and brought there for `loss`."""
 
     @property
     def networks(self) -> Sequence[nn.Module]:
@@ -75,3 +78,8 @@ class Task(ABC):
     def extra_state(self) -> dict[str, Tensor]:
         """Tensors that the task itself carries from step to step; a resume copies their old values into them."""
         return {}
+
+
+def on_device(batch: Batch, device: torch.device) -> dict[str, Any]:
+    """A batch whose tensors are on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}

@@ -22,7 +22,8 @@ class Weight:
         self.parameter = parameter
         self.factor: Tensor | None = None
         self.master: Tensor | None = None
-        if parameter.dtype == torch.float32:
+        self.shared = parameter.dtype == torch.float32
+        if self.shared:
             self.master = parameter.detach()
         elif master:
             self.master = parameter.detach().float()
@@ -58,7 +59,7 @@ class Weight:
     @torch.no_grad()
     def show(self, value: Tensor) -> None:
         """Have the network compute with this, of the weight proper's shape; masters stay as they are."""
-        if value is not self.master or self.parameter.data_ptr() != value.data_ptr():
+        if value is not self.master or not self.shared:
             self.parameter.copy_(value if self.factor is None else value * self.factor)
 
     def stored(self) -> Tensor:

@@ -1,59 +1,16 @@
-"""What several tasks do alike: building or loading networks, laying out previews."""
+"""What several tasks do alike: laying out previews, measuring pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from littlecascade.checkpoint import assign, files
-from littlecascade.checkpoint.networks import ROLES, load_network, read_config
-from littlecascade.data.order import derive_seed
 from littlecascade.data.pixels import to_image
-from littlecascade.memory.precision import cast, choose_dtype
 from littlecascade.models.config import TrunkConfig
-from littlecascade.training.config import RunConfig
-
-
-def compute_dtype(config: RunConfig) -> torch.dtype:
-    """The format that a run's networks compute in."""
-    return choose_dtype(config.precision, "cpu")
-
-
-def trainable(role: str, network_config: Any, config: RunConfig, checkpoint: Path | None = None) -> Any:
-    """The network that a run trains: with the weights of `checkpoint` if given, else drawn from the run's seed."""
-    if checkpoint is not None:
-        factory = ROLES[role].network
-        tensors = files.load(checkpoint)
-        network = assign.build(lambda: factory(network_config), tensors, dtype=torch.float32, source=str(checkpoint))
-    else:
-        network = ROLES[role].network(network_config)
-        network.initialise(torch.Generator().manual_seed(derive_seed(config.seed, *role.encode())))
-    return cast(network, compute_dtype(config)).train().requires_grad_(True)
-
-
-def network_config(role: str, preset: Any, checkpoint: Path | None) -> Any:
-    """How the network to train is built: as `checkpoint` says, if there is one and it says so, else as the preset."""
-    return preset if checkpoint is None else read_config(role, checkpoint) or preset
-
-
-def frozen(role: str, path: Path) -> Any:
-    """A network that a run uses and does not train, in float32."""
-    return load_network(role, path, dtype=torch.float32)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within: torch's global generator starts at `seed`. Afterwards it is as before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def grid(rows: Sequence[Sequence[Tensor]], scale: int = 1) -> Image.Image:

@@ -15,10 +15,10 @@ from littlecascade.models.compressor import Compressor
 from littlecascade.models.previewer import Previewer
 from littlecascade.presets import find_preset
 from littlecascade.training.config import CompressorRun
-from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
+from littlecascade.training.stock import Stock
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import grid, network_config, psnr, trainable
+from littlecascade.training.tasks.common import grid, psnr
 
 PREVIEWS = 16
 
@@ -26,19 +26,17 @@ PREVIEWS = 16
 class CompressorTask(Task):
     """The latents get a little noise on their way to the previewer, so that what is close in them looks alike."""
 
-    def __init__(self, config: CompressorRun) -> None:
-        self.config = config
+    def __init__(self, config: CompressorRun, stock: Stock) -> None:
+        self.config, self.device = config, stock.device
         preset = find_preset(config.model_version)
-        self.data = open_data(config)
+        self.data = stock.data(config)
         self.feed = self.data.feed
         path = config.effnet_checkpoint_path
-        self.compressor: Compressor = trainable(
-            "compressor", network_config("compressor", preset.compressor, path), config, path
-        )
+        built = stock.network_config("compressor", preset.compressor, path)
+        self.compressor: Compressor = stock.trainable("compressor", built, config, path)
         path = config.previewer_checkpoint_path
-        self.previewer: Previewer = trainable(
-            "previewer", network_config("previewer", preset.previewer, path), config, path
-        )
+        built = stock.network_config("previewer", preset.previewer, path)
+        self.previewer: Previewer = stock.trainable("previewer", built, config, path)
         self.phases = [Phase("compressor", {"compressor": self.compressor, "previewer": self.previewer})]
 
     @property
@@ -61,7 +59,7 @@ class CompressorTask(Task):
 
     def preview(self) -> Image.Image | None:
         """Pictures above what the previewer makes of their latents."""
-        originals = self.data.pictures(self.data.examples(PREVIEWS))
+        originals = self.data.pictures(self.data.examples(PREVIEWS)).to(self.device)
         decoded = self.previewer(self.compressor(originals)).float()
         return grid([list(F.interpolate(originals, decoded.shape[-2:], mode="area")), list(decoded)])
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from littlecascade.checkpoint.networks import save_network
@@ -17,11 +19,11 @@ from littlecascade.models.stage_b import StageB
 from littlecascade.models.stage_c import StageC
 from littlecascade.pipelines.sampling import Settings, draw
 from littlecascade.training.config import DiffusionRun
-from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
 from littlecascade.training.objective import make_objective
+from littlecascade.training.stock import Stock
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import network_config, trainable, with_dropout
+from littlecascade.training.tasks.common import with_dropout
 
 
 class DiffusionTask(Task):
@@ -29,26 +31,20 @@ class DiffusionTask(Task):
 
     network: StageB | StageC
 
-    def __init__(
-        self,
-        stage: str,
-        config: DiffusionRun,
-        preset: StageBConfig | StageCConfig,
-        *,
-        pyramid: bool = False,
-    ) -> None:
-        self.role = f"stage_{stage}"
-        self.data = open_data(config)
+    def __init__(self, stage: str, config: DiffusionRun, stock: Stock, preset: StageBConfig | StageCConfig) -> None:
+        self.mask_floor = config.mask_floor if config.masked_loss else None
+        self.role, self.device = f"stage_{stage}", stock.device
+        self.data = stock.data(config)
         self.feed = self.data.feed
-        built = network_config(self.role, preset, config.generator_checkpoint_path)
+        built = stock.network_config(self.role, preset, config.generator_checkpoint_path)
         built = replace(built, trunk=with_dropout(built.trunk, config.dropout))
-        self.network = self.build(built, config)
-        self.objective = make_objective(config, pyramid=pyramid)
+        self.network = self.build(built, config, stock)
+        self.objective = make_objective(config, self.device)
         self.phases = [Phase(stage, {self.role: self.network})]
 
-    def build(self, built: Any, config: DiffusionRun) -> Any:
+    def build(self, built: Any, config: DiffusionRun, stock: Stock) -> Any:
         """The network of this configuration, with the weights that the run begins with."""
-        return trainable(self.role, built, config, config.generator_checkpoint_path)
+        return stock.trainable(self.role, built, config, config.generator_checkpoint_path)
 
     @abstractmethod
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
@@ -59,8 +55,15 @@ class DiffusionTask(Task):
         return self.data.broken
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
-        conditions = self.conditions(batch)
-        return Loss(*self.objective.loss(lambda x, time: self.network(x, time, **conditions), batch["x0"], draws))
+        network = partial(self.network, **self.conditions(batch))
+        return Loss(*self.objective.loss(network, batch["x0"], draws, batch.get("places")))
+
+    def targets(self, raw: Any, latents: Tensor) -> dict[str, Tensor]:
+        """What a batch holds of what is to be learnt: "x0", and where there are masks "places", (B, 1, H, W)."""
+        if self.mask_floor is None:
+            return {"x0": latents}
+        masks = F.interpolate(self.data.masks(raw), latents.shape[-2:], mode="area")
+        return {"x0": latents, "places": masks.clamp(min=self.mask_floor)}
 
     def draw(
         self,

@@ -11,26 +11,23 @@ import torch.nn.functional as F
 
 from littlecascade.conditioning.clip import VisionTower
 from littlecascade.conditioning.image import ImageEncoder
-from littlecascade.memory.precision import cast
 from littlecascade.presets import find_preset
 from littlecascade.training.config import ImageRun
-from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
+from littlecascade.training.stock import Stock
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import compute_dtype, seeded
 
 
 class ImageTask(Task):
     """The text tower is frozen, its embeddings cached; the contrast runs both ways over the batch."""
 
-    def __init__(self, config: ImageRun) -> None:
-        self.config = config
+    def __init__(self, config: ImageRun, stock: Stock) -> None:
+        self.config, self.device = config, stock.device
         preset = find_preset(config.model_version)
-        self.data = open_data(config)
+        self.data = stock.data(config)
         self.feed = self.data.feed
-        self.dtype = compute_dtype(config)
-        with seeded(config.seed):
-            self.tower = cast(VisionTower(preset.image), self.dtype).train()
+        self.dtype = stock.dtype(config)
+        self.tower = stock.fresh(lambda: VisionTower(preset.image), config)
         self.encoder = ImageEncoder(self.tower)
         self.phases = [Phase("image", {"image": self.tower})]
 

@@ -14,16 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from littlecascade.checkpoint.networks import save_network
-from littlecascade.memory.precision import cast
 from littlecascade.models.config import DiscriminatorConfig
 from littlecascade.models.discriminator import Discriminator
 from littlecascade.models.stage_a import StageA
 from littlecascade.presets import find_preset
 from littlecascade.training.config import StageARun
-from littlecascade.training.data import open_data
 from littlecascade.training.draws import Draws
+from littlecascade.training.stock import Stock
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import compute_dtype, frozen, grid, network_config, psnr, seeded, trainable
+from littlecascade.training.tasks.common import grid, psnr
 
 PREVIEWS = 8
 MEASURED = 256  # pictures over which the latents' scale is taken
@@ -38,25 +37,24 @@ class StageATask(Task):
     The adversarial part is the hinge loss (Lim and Ye 2017), its weight fixed.
     """
 
-    def __init__(self, config: StageARun) -> None:
-        self.config = config
+    def __init__(self, config: StageARun, stock: Stock) -> None:
+        self.config, self.device = config, stock.device
         preset = find_preset(config.model_version)
-        self.data = open_data(config)
+        self.data = stock.data(config)
         self.feed = self.data.feed
         path = config.stage_a_checkpoint_path
-        built = network_config("stage_a", preset.stage_a, path)
-        self.network: StageA = trainable("stage_a", built, config, path)
+        built = stock.network_config("stage_a", preset.stage_a, path)
+        self.network: StageA = stock.trainable("stage_a", built, config, path)
         self.encoder: StageA | None = None
         if config.decoder_only and path is not None:
-            self.encoder = frozen("stage_a", path)
+            self.encoder = stock.frozen("stage_a", path)
             for part in (self.network.in_block, self.network.down_blocks, self.network.vquantizer):
                 part.requires_grad_(False)
         self.phases = [Phase("autoencoder", {"stage_a": self.network})]
         self.discriminator: Discriminator | None = None
         if config.adversarial_weight:
-            with seeded(config.seed):
-                judge = Discriminator(DiscriminatorConfig(width=built.width, depth=3))
-            self.discriminator = cast(judge, compute_dtype(config)).train()
+            judge = DiscriminatorConfig(width=built.width, depth=3)
+            self.discriminator = stock.fresh(lambda: Discriminator(judge), config)
             modules = {"discriminator": self.discriminator}
             self.phases.append(Phase("discriminator", modules, start=config.adversarial_start))
 
@@ -72,7 +70,7 @@ class StageATask(Task):
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
         pixels: Tensor = batch["pixels"]
-        quantise = draws.chance(self.config.quantised_share)
+        quantise = draws.chance(self.config.quantised_share).to(pixels.device)
         if phase == "discriminator":
             with torch.no_grad():
                 fake = self._autoencode(pixels, quantise)[0]
@@ -119,7 +117,7 @@ class StageATask(Task):
 
     def preview(self) -> Image.Image | None:
         """Pictures, their reconstructions, and those from quantised latents."""
-        originals = self.data.pictures(self.data.examples(PREVIEWS))
+        originals = self.data.pictures(self.data.examples(PREVIEWS)).to(self.device)
         smooth, quantised = (self.network(originals, quantise=quantise)[0].float() for quantise in (False, True))
         return grid([list(originals), list(smooth), list(quantised)])
 
@@ -129,7 +127,7 @@ class StageATask(Task):
             save_network("stage_a", self.network, folder / "stage_a.safetensors", dtype=torch.float16)
             return
         pictures = self.data.pictures(self.data.examples(MEASURED))
-        latents = torch.cat([self.network.encode(picture.unsqueeze(0)) for picture in pictures])
+        latents = torch.cat([self.network.encode(picture.unsqueeze(0).to(self.device)) for picture in pictures])
         scaled = copy(self.network)  # shares the weights
         scaled.config = replace(scaled.config, scale=float(latents.float().std()) * scaled.config.scale)
         save_network("stage_a", scaled, folder / "stage_a.safetensors", dtype=torch.float16)

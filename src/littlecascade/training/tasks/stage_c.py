@@ -16,8 +16,9 @@ from littlecascade.presets import find_preset
 from littlecascade.training.config import StageCRun
 from littlecascade.training.draws import Draws
 from littlecascade.training.encoders import text_folder_of
-from littlecascade.training.task import Batch
-from littlecascade.training.tasks.common import frozen, grid, keep
+from littlecascade.training.stock import Stock
+from littlecascade.training.task import Batch, on_device
+from littlecascade.training.tasks.common import grid, keep
 from littlecascade.training.tasks.diffusion import DiffusionTask
 
 COLUMNS = 8
@@ -30,11 +31,11 @@ class StageCTask(DiffusionTask):
 
     network: StageC
 
-    def __init__(self, config: StageCRun) -> None:
-        super().__init__("c", config, find_preset(config.model_version).stage_c)
+    def __init__(self, config: StageCRun, stock: Stock) -> None:
+        super().__init__("c", config, stock, find_preset(config.model_version).stage_c)
         self.config = config
         path = config.previewer_checkpoint_path
-        self.previewer: Previewer | None = None if path is None else frozen("previewer", path)
+        self.previewer: Previewer | None = None if path is None else stock.frozen("previewer", path)
         if self.previewer is not None and text_folder_of(config) is not None:
             self.data.prepare_texts(["", *config.validation_prompts])
 
@@ -47,7 +48,7 @@ class StageCTask(DiffusionTask):
             silent |= shown & draws.chance(self.config.image_alone)
             conditions["image"] = keep(columns["image"], shown)
         said = ["" if drop else caption for caption, drop in zip(captions, silent.tolist(), strict=True)]
-        return {"x0": columns["semantic"], **self.words(said, ~silent, draws), **conditions}
+        return {**self.targets(raw, columns["semantic"]), **self.words(said, ~silent, draws), **conditions}
 
     def words(self, texts: Sequence[str], spoken: Tensor, draws: Draws | None) -> dict[str, Tensor]:
         """What a batch holds of its captions. spoken: (B,), whether one is more than the empty prompt."""
@@ -79,4 +80,5 @@ class StageCTask(DiffusionTask):
         return grid([pictures[start : start + COLUMNS] for start in range(0, len(pictures), COLUMNS)])
 
     def _prompted(self, texts: list[str]) -> dict[str, Tensor]:
-        return self.conditions(self.words(texts, torch.ones(len(texts), dtype=torch.bool), None))
+        words = self.words(texts, torch.ones(len(texts), dtype=torch.bool), None)
+        return self.conditions(on_device(words, self.device))

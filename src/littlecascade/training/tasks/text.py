@@ -14,13 +14,12 @@ from littlecascade.conditioning.clip import TextTower
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.errors import InputError
-from littlecascade.memory.precision import cast
 from littlecascade.presets import find_preset
 from littlecascade.training.config import TextRun
 from littlecascade.training.draws import Draws
 from littlecascade.training.feeds import IndexFeed
+from littlecascade.training.stock import Stock
 from littlecascade.training.task import Batch, Loss, Phase, Task
-from littlecascade.training.tasks.common import compute_dtype, seeded
 
 
 class TextTask(Task):
@@ -30,16 +29,15 @@ class TextTask(Task):
     (InfoNCE, van den Oord et al. 2018), which keeps apart what the distance alone would leave close.
     """
 
-    def __init__(self, config: TextRun) -> None:
-        self.config = config
+    def __init__(self, config: TextRun, stock: Stock) -> None:
+        self.config, self.device = config, stock.device
         preset = find_preset(config.model_version)
         self.embeddings, texts = _read_teacher(config.teacher_path)
         self.tokenizer = ClipTokenizer.load(config.tokenizer_path)
         positions = preset.text.positions
         chunks = [self.tokenizer.chunks(text, positions - 2)[0] for text in texts]
         self.ids, self.mask = self.tokenizer.collate(chunks, positions)
-        with seeded(config.seed):
-            self.tower = cast(TextTower(preset.text), compute_dtype(config)).train()
+        self.tower = stock.fresh(lambda: TextTower(preset.text), config)
         self.feed = IndexFeed([range(len(self.ids))], config.micro_batch, config.seed)
         self.phases = [Phase("text", {"text": self.tower})]
 
@@ -52,7 +50,7 @@ class TextTask(Task):
         teacher = F.normalize(batch["teacher"], dim=-1)
         similarity: Tensor = own @ teacher.T
         distance = 1 - similarity.diagonal().mean()
-        target = torch.arange(len(own))
+        target = torch.arange(len(own), device=own.device)
         contrast = F.cross_entropy(similarity / self.config.temperature, target)
         accuracy = (similarity.argmax(1) == target).float().mean()
         metrics = {"cosine": float(1 - distance.detach()), "accuracy": float(accuracy)}

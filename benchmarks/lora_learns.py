@@ -1,0 +1,181 @@
+"""What a LoRA of the shipped tiny cascade learns from a dozen drawings, and what else it changes.
+
+python benchmarks/lora_learns.py [--config configs/training/lora_tiny.yaml] [--seeds 0,1,2] [--set KEY=VALUE ...]
+    [--data runs/emoji/data] [--out runs/lora_learns]
+
+Trains the configuration once with each seed (a run that is in `--out` already is used as it is) and has an independent
+network look at the pictures (`judge.py` says what to install). Pictures are compared by the cosine of their features.
+
+subject     "[bim]" with the LoRA beside "robot" without it, with the same seeds: how near both are to drawings of Bim
+            that were not trained with, how near these are to one another, and how often the nearest of them and of 500
+            emoji is a drawing of Bim.
+contexts    the same for wordings that no caption has.
+others      48 names, drawn with the LoRA and without it from the same seeds: how far the pictures move, as a share of
+            how far two seeds of one name without the LoRA are apart; and how many are nearest to a real picture of
+            what they should show (`quality.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).parents[1]
+sys.path += [str(ROOT / "recipes" / "emoji"), str(ROOT / "examples" / "bim")]
+
+import draw as bim
+from emoji_reference import Reference, originals_of
+from judge import Judge
+from measures import Gallery, small, within
+from quality import Figure, table
+
+from littlecascade import Adapter, Cascade
+from littlecascade.conditioning.prompts import escape
+from littlecascade.data.pixels import to_tensor
+from littlecascade.training.run import train
+
+TOKEN, BEGUN_AS = "[bim]", "robot"
+CONTEXTS = ("{} in flat style", "{} in 3d style", "a cartoon of {}", "the {}", "{} symbol", "a picture of a cute {}")
+HELD_OUT = range(12, 28)
+"""Drawings of Bim; the example has those before."""
+THINGS, NAMES, SUBJECTS, BATCH = 500, 48, 16, 8
+OTHER_SEED = 1000
+"""Added to a picture's seed for the second picture of a name."""
+
+
+class Drawer:
+    """Draws with a LoRA or without it; each prompt's picture from a seed of its own."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.cascade = cascade
+
+    def __call__(self, prompts: Sequence[str], adapters: Sequence[Adapter] = (), seed: int = 0) -> Tensor:
+        """(N, 3, H, W) in [0, 1], picture k from `seed` + k."""
+        images = [
+            image
+            for start in range(0, len(prompts), BATCH)
+            for image in self.cascade.generate(
+                prompts[start : start + BATCH], seed=seed + start, adapters=adapters
+            ).images
+        ]
+        return torch.stack([to_tensor(image) for image in images])
+
+
+def subject(part: str, own: Tensor, before: Tensor, drawings: Tensor, things: Tensor) -> list[Figure]:
+    """How near pictures are to drawings of the subject. All are features (N, C), `things` those of other things."""
+    among = drawings @ drawings.T
+    ceiling = float(among.sum() - among.trace()) / (among.numel() - len(among))
+    nearness = [float((features @ drawings.T).mean()) for features in (own, before)]
+    found = (own @ drawings.T).amax(1) > (own @ things.T).amax(1)
+    return [
+        Figure(part, "nearness with the LoRA", nearness[0], ""),
+        Figure(part, "nearness without it", nearness[1], ""),
+        Figure(part, "nearness of drawings to one another", ceiling, ""),
+        Figure(part, "margin", nearness[0] - nearness[1], "", least=0.4),
+        Figure(part, "nearest is a drawing of it", 100 * float(found.float().mean()), "%", least=90),
+    ]
+
+
+def others(judge: Judge, drawn: dict[str, Tensor], names: Sequence[str], gallery: Gallery) -> list[Figure]:
+    """How much prompts without the token change. drawn: pictures "with" and "without" the LoRA, and of "other" seeds."""
+    with_it, without, other = (judge(drawn[way]) for way in ("with", "without", "other"))
+    moved = 1 - (with_it * without).sum(1)
+    apart = 1 - (other * without).sum(1)
+    right = {way: gallery.ranks(small(drawn[way]), names) for way in ("with", "without")}
+    part, share = "others", float(moved.mean() / apart.mean())
+    lost = within(right["without"], 1) - within(right["with"], 1)
+    return [
+        Figure(part, "distance to the picture without the LoRA", float(moved.mean()), ""),
+        Figure(part, "distance of two seeds", float(apart.mean()), ""),
+        Figure(part, "the former as a share of the latter", share, "x", most=0.5),
+        Figure(part, "top-1 without the LoRA", within(right["without"], 1), "%"),
+        Figure(part, "top-1 with it", within(right["with"], 1), "%"),
+        Figure(part, "top-1 that is lost", lost, "points", most=5),
+    ]
+
+
+class Bench:
+    """What is the same for every LoRA: the model, the judge, the real pictures, and what is drawn without a LoRA."""
+
+    def __init__(self, data: Path) -> None:
+        self.drawer = Drawer(Cascade.load("tiny"))
+        reference = Reference.load(data, self.drawer.cascade.drawing.image_size)
+        real = originals_of(reference.training, reference.pictures_of(reference.names(THINGS)))
+        self.judge = Judge(real)
+        self.things = self.judge(real)
+        self.gallery = reference.colour_gallery()
+        self.drawings = self.judge(torch.stack([to_tensor(bim.draw(number)) for number in HELD_OUT]))
+        self.names = reference.names(NAMES)
+        plain = [escape(name) for name in self.names]
+        self.without = self.drawer(plain)
+        self.other = self.drawer(plain, seed=OTHER_SEED)
+        self.before = {part: self.judge(self.drawer(prompts)) for part, prompts in prompts_of(BEGUN_AS).items()}
+
+    def measure(self, adapter: Adapter) -> list[Figure]:
+        """All figures of one LoRA."""
+        figures: list[Figure] = []
+        for part, prompts in prompts_of(TOKEN).items():
+            own = self.judge(self.drawer(prompts, [adapter]))
+            figures += subject(part, own, self.before[part], self.drawings, self.things)
+        drawn = {"without": self.without, "other": self.other}
+        drawn["with"] = self.drawer([escape(name) for name in self.names], [adapter])
+        return figures + others(self.judge, drawn, self.names, self.gallery)
+
+
+def prompts_of(name: str) -> dict[str, list[str]]:
+    """The prompts of the first two parts, for the token or for the word that it began as."""
+    contexts = [context.format(name) for context in CONTEXTS]
+    return {"subject": [name] * SUBJECTS, "contexts": [prompt for prompt in contexts for _ in range(3)]}
+
+
+def trained(config: Path, seed: int, overrides: Sequence[str], out: Path) -> tuple[Adapter, float]:
+    """The LoRA that a run ends with, and the seconds that it took (0 if it was there)."""
+    own = [f"output_path={out}", f"experiment_id=seed{seed}", f"seed={seed}", *overrides]
+    began = time.perf_counter()
+    path = out / f"seed{seed}" / "export" / f"seed{seed}.safetensors"
+    if not path.is_file():
+        train("lora", config, own)
+        return Adapter.load(path), time.perf_counter() - began
+    return Adapter.load(path), 0.0
+
+
+def mean(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
+    """The figures' means over several runs."""
+    return [
+        Figure(**(asdict(same[0]) | {"value": fmean(one.value for one in same)})) for same in zip(*runs, strict=True)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, measure, print a table of means, and write every run's figures to `learns.json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "training" / "lora_tiny.yaml")
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the configuration")
+    parser.add_argument("--data", type=Path, default=Path("runs/emoji/data"), help="what recipes/emoji/build.py wrote")
+    parser.add_argument("--out", type=Path, default=Path("runs/lora_learns"))
+    options = parser.parse_args(arguments)
+    runs: dict[int, list[Figure]] = {}
+    adapters: dict[int, Adapter] = {}
+    for seed in map(int, options.seeds.split(",")):
+        adapters[seed], seconds = trained(options.config, seed, options.set, options.out)
+        print(f"seed {seed}: trained in {seconds:.0f} s", file=sys.stderr)
+    bench = Bench(options.data)
+    for seed, adapter in adapters.items():
+        runs[seed] = bench.measure(adapter)
+    report = {seed: [asdict(one) | {"met": one.met} for one in figures] for seed, figures in runs.items()}
+    (options.out / "learns.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    print(table(mean(list(runs.values()))))
+
+
+if __name__ == "__main__":
+    main()
