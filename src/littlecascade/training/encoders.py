@@ -22,7 +22,7 @@ from littlecascade.errors import InputError
 from littlecascade.training.config import DiffusionRun, ImageRun, RunConfig, StageBRun, StageCRun
 from littlecascade.training.config_adapters import LoraRun
 
-TEXT_BATCH = 256
+TEXT_BATCH = 64
 
 
 def columns_of(config: RunConfig, device: torch.device) -> list[Column]:

@@ -104,6 +104,12 @@ def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str
     return [f"{key}={value}" for key, value in fits.items() if value != wanted[key]]
 
 
+def open_config(task: str, config_path: Path, overrides: Sequence[str] = ()) -> configs.RunConfig:
+    """The configuration of a kind of training. Raises `InputError` for an unknown kind, and for what is wrong with it.
+    """
+    return _open(task, config_path, overrides)[1]
+
+
 def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
     entry = _find(task)
     return entry, load_config(entry.config, config_path, overrides)

@@ -70,7 +70,7 @@ def _fastest(work: Callable[[], object], repeats: int = 4) -> float:
 
 
 class Clock:
-    """Adds up the time of operations, for `Tracker`'s `on_call`, while it is `running`."""
+    """Adds up the time of operations, for `Ledger`'s `on_call`, while it is `running`."""
 
     def __init__(self, rates: Rates) -> None:
         self.rates = rates
