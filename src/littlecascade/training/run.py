@@ -21,6 +21,7 @@ from littlecascade.training.config_file import Config, load_config, parse_config
 from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.export import export_averages
 from littlecascade.training.loop import Trainer
+from littlecascade.training.plan.auto import choose, kept
 from littlecascade.training.processes import Share
 from littlecascade.training.runstate import RunFolder
 from littlecascade.training.stock import Stock, precision_of
@@ -62,6 +63,11 @@ def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minut
         tqdm.write(line, file=sys.stderr)
     folder = RunFolder(config.folder)
     config = settle(config, folder)
+    if not folder.state_path.is_file():
+        choice = choose(task, config)
+        config = choice.config
+        if choice.line:
+            tqdm.write(choice.line, file=sys.stderr)
     folder.open(config.model_dump(mode="json"))
     built = entry.build(config)
     if built.broken:
@@ -122,12 +128,13 @@ def _find(task: str) -> Entry:
 
 
 def settle(config: Config, folder: RunFolder) -> Config:
-    """`config` as this run goes on with it: the precision `auto` is measured once, and then stays what it was.
+    """`config` as this run goes on with it: what `auto` stands for is found out once, and then stays what it was.
 
     Raises `InputError` if the run has a checkpoint and one of the keys in `config.fixed` differs from its own.
     """
     stored = folder.config()
     if folder.state_path.is_file():
+        config = kept(config, stored)
         _check_fixed(config, stored, folder.folder)
     if config.precision != "auto":
         return config

@@ -112,6 +112,19 @@ def changed(config: RunConfig, values: Values) -> RunConfig | None:
     return other
 
 
+def remaining(config: RunConfig) -> list[str]:
+    """What a run has not set yet and would only take from its beginning, as words.
+
+    The run itself turns to the others.
+    """
+    options = (saving.values(config) for saving in LADDER if not saving.running)
+    return [
+        " with ".join(f"{key} {_yaml(value)}" for key, value in values.items())
+        for values in options
+        if values and changed(config, values) is not None
+    ]
+
+
 def told(values: Values) -> str:
     """As words of a command line.
 
