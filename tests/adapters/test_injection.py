@@ -107,6 +107,17 @@ def test_a_divided_stream(stage_c: nn.Module, kind: str, predict: Predict, train
         torch.testing.assert_close(predict(stage_c), whole, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_changes_begin_with_nothing_beside_a_divided_stream(stage_c: nn.Module, kind: str, predict: Predict) -> None:
+    factors, _ = stage_c.divide_stream(8.0)
+    for name, factor in factors.items():
+        stage_c.get_parameter(name).mul_(factor)
+    before = predict(stage_c)
+    deltas = Deltas.create(stage_c, EVERYTHING, kind=kind, rank=2, generator=torch.Generator().manual_seed(0))
+    with Injection(stage_c, [Layer(deltas)]):
+        torch.testing.assert_close(predict(stage_c), before, rtol=0, atol=1e-5)
+
+
 def test_only_the_changes_learn(stage_c: nn.Module, predict: Predict, kind: str) -> None:
     generator = torch.Generator().manual_seed(0)
     deltas = Deltas.create(stage_c, kind=kind, rank=2, dropout=0.1, generator=generator)

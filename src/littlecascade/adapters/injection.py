@@ -13,6 +13,7 @@ from littlecascade.adapters.deltas import KINDS, Delta
 from littlecascade.adapters.hooks import Hooks
 from littlecascade.adapters.sites import OFFICIAL, Given, Site, select, sites
 from littlecascade.errors import InputError, suggest
+from littlecascade.memory.residence import read_weight
 from littlecascade.nn.blocks import Factor
 
 OnStep = Callable[[int, int, Tensor], None]
@@ -50,8 +51,11 @@ class Deltas(nn.Module):
         if not alpha > 0 or not 0 <= dropout < 1:
             raise InputError(f"alpha {alpha} and dropout {dropout}: alpha is above 0, dropout from 0 to below 1.")
         deltas: dict[str, Delta] = {}
+        factors: Mapping[str, Factor] = getattr(network, "factors", {})
         for name, site in select(network, filters).items():
-            weight = network.get_parameter(site.parameter).flatten(1)
+            weight = read_weight(network, site.parameter).detach().flatten(1)
+            if site.parameter in factors:
+                weight = weight.float() / _like(torch.as_tensor(factors[site.parameter]), weight.float())
             delta = KINDS[kind].create(weight, rank, generator, site.fused)
             delta.given_alpha, delta.dropout = alpha, dropout
             deltas[name] = delta.to(weight.device, torch.float32)

@@ -65,7 +65,8 @@ class Placement:
     @property
     def large(self) -> Residence:
         """Of Stage B and C and of the towers."""
-        return Residence(self.device, self.dtype, int8=self.precision == "int8", streamed=self.offload == "block")
+        packing = "int8" if self.precision == "int8" else None
+        return Residence(self.device, self.dtype, packing, streamed=self.offload == "block")
 
     @property
     def small(self) -> Residence:

@@ -94,7 +94,10 @@ class Clock:
             return
         rates = self.rates
         moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        if {tensor.device for tensor in tensors} == {GPU, torch.device("cpu")} and func is torch.ops.aten._to_copy.default:
+        if {tensor.device for tensor in tensors} == {
+            GPU,
+            torch.device("cpu"),
+        } and func is torch.ops.aten._to_copy.default:
             self.total += moved / 2 / LINK
             return
         seconds = max(rates.launch, moved / rates.bandwidth)

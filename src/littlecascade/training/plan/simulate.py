@@ -17,6 +17,7 @@ from littlecascade.diffusion.schedule import CosineSchedule
 from littlecascade.memory.dataless import GPU, dataless, replaced
 from littlecascade.memory.ledger import Peak, Ledger
 from littlecascade.training.config import RunConfig
+from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.loop import Trainer
 from littlecascade.training.optim import eight_bit, rounding
 from littlecascade.training.optim.weight import Weight
@@ -56,9 +57,10 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
     clock = Clock(rates)
     ledger = Ledger(lambda tensor: tensor.device == device, block=512 if gpu else 64, on_call=clock.count)
     accumulated = min(config.grad_accum_steps, ACCUMULATED)
-    short = config.model_copy(
-        update={"batch_size": config.micro_batch * accumulated, "grad_accum_steps": accumulated, "save_every": 1}
-    )
+    update: dict[str, Any] = {"batch_size": config.micro_batch * accumulated, "grad_accum_steps": accumulated}
+    if isinstance(config, LoraRun) and config.train_tokens and not config.text_path.is_dir():
+        update["train_tokens"] = _words(len(config.train_tokens))
+    short = config.model_copy(update=update)
     with ExitStack() as stack:
         for owner, name, value in (
             (rounding, "AT_ONCE", 1 << 20),  # it takes a few MiB more so, and a plan seconds in place of minutes
@@ -119,6 +121,11 @@ def _mark(trainer: Trainer, ledger: Ledger) -> None:
         ledger.mark(AVERAGES, trainer.ema.average.values())
     for optimizer in trainer.optimizers.values():
         ledger.mark(OPTIMIZER, optimizer.moments().values())
+
+
+def _words(count: int) -> tuple[tuple[str, None], ...]:
+    """New tokens in place of those that a tokenizer which is not there would know."""
+    return tuple((f"[word-{number}]", None) for number in range(count))
 
 
 def _weights(trainer: Trainer) -> list[Weight]:

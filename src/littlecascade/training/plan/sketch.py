@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from littlecascade.checkpoint import places
+from littlecascade.checkpoint import files, places
 from littlecascade.checkpoint.networks import ROLES
 from littlecascade.checkpoint.recognise import recognise
 from littlecascade.conditioning.clip import TextConfig, TextTower, VisionConfig, VisionTower
@@ -18,17 +19,18 @@ from littlecascade.conditioning.folder import CONFIG, read_json
 from littlecascade.conditioning.image import ImageEncoder
 from littlecascade.conditioning.text import TextEmbedding, TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
-from littlecascade.data.cache import BATCH_PIXELS
+from littlecascade.data.cache import BATCH_PIXELS, PIXELS
 from littlecascade.memory import rescale
-from littlecascade.memory.dataless import GPU
+from littlecascade.memory.dataless import GPU, replaced
 from littlecascade.memory.precision import cast
 from littlecascade.memory.ledger import Ledger
 from littlecascade.models.trunk import Trunk
 from littlecascade.presets import Preset, find_preset
-from littlecascade.training.config import RunConfig, StageBRun, StageCRun, TextRun
+from littlecascade.training import encoders
+from littlecascade.training.config import RunConfig, TextRun
 from littlecascade.training.data import Data, open_buckets
 from littlecascade.training.draws import Draws
-from littlecascade.training.encoders import TEXT_BATCH, text_folder_of
+from littlecascade.training.encoders import STRIDE, text_folder_of
 from littlecascade.training.feeds import IndexFeed
 from littlecascade.training.lessons import Lessons
 from littlecascade.training.stock import Stock
@@ -105,23 +107,23 @@ class Sketch(Stock):
             self.shapes.update({name: compute(pixels).shape[1:] for name, compute in computes.items()})
             del computes, pixels
             if config.cache and (folder := text_folder_of(config)) is not None:
-                self.embed(folder, TEXT_BATCH)
+                self.embed(folder, encoders.TEXT_BATCH)
 
     def columns(self, config: RunConfig) -> dict[str, Compute]:
-        """What computes a run's columns, as `encoders.columns_of` has them; nothing for one that trains on pictures."""
-        match config:
-            case StageBRun():
-                stage_a = self.frozen("stage_a", config.stage_a_checkpoint_path)
-                own: dict[str, Compute] = {"stage_a": lambda pixels: stage_a.encode(pixels.to(self.device))}
-            case StageCRun() if config.image_path is not None:
-                encoder = ImageEncoder(self._vision_tower(config.image_path))
-                own = {"image": encoder.encode}
-            case StageCRun():
-                own = {}
-            case _:
-                return {}
-        compressor = self.frozen("compressor", config.effnet_checkpoint_path)
-        return {"semantic": lambda pixels: compressor(pixels.to(self.device)), **own}
+        """What computes a run's columns: the run's own, on networks of this sketch, but for the pictures themselves."""
+        with ExitStack() as stack:
+            for owner, name, value in (
+                (files, "identity", lambda paths: ""),
+                (encoders, "files_of", lambda folder: []),
+                (encoders, "load_network", lambda role, path, **_: self.frozen(role, path)),
+                (ImageEncoder, "load", lambda folder, *_: ImageEncoder(self._vision_tower(folder))),
+            ):
+                stack.enter_context(replaced(owner, name, value))
+            columns = [column for column in encoders.columns_of(config, self.device) if column != PIXELS]
+            small = torch.zeros(1, 3, STRIDE, STRIDE)
+            for column in columns:
+                column.compute(small)  # which loads its network
+        return {column.name: column.compute for column in columns}
 
     def embed(self, folder: Path, count: int) -> TextEmbedding:
         """The embeddings of so many captions, by a tower that is loaded for it."""
@@ -190,6 +192,10 @@ class _Data(Data):
     def pictures(self, raw: Sequence[int]) -> Tensor:
         width, height = self.size
         return torch.zeros(len(raw), 3, height, width)
+
+    def masks(self, raw: Sequence[int]) -> Tensor:
+        width, height = self.size
+        return torch.zeros(len(raw), 1, height, width)
 
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
         assert self.folder is not None
