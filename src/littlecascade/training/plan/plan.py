@@ -81,13 +81,20 @@ class Plan:
 
 
 def make_plan(
-    kind: str, config: RunConfig, target: Target, given: Collection[str] = (), *, ways: int = WAYS
+    kind: str,
+    config: RunConfig,
+    target: Target,
+    given: Collection[str] = (),
+    *,
+    ways: int = WAYS,
+    known: dict[str, Simulation] | None = None,
 ) -> Plan:
     """The plan of a run. given: keys that are not to be changed. ways: how many are looked for.
 
-    Raises `InputError` where the run would.
+    known: simulations of other plans of this kind, on targets of the same rates, which are added to. Raises
+    `InputError` where the run would.
     """
-    planner = _Planner(kind, target, given)
+    planner = _Planner(kind, target, given, {} if known is None else known)
     estimate = planner.estimate(config.model_copy(update={"precision": target.precision(config)}))
     if estimate.fits or not ways:
         return Plan(kind, estimate)
@@ -95,16 +102,14 @@ def make_plan(
 
 
 class _Planner:
-    def __init__(self, kind: str, target: Target, given: Collection[str]) -> None:
-        self.kind, self.target, self.given = kind, target, given
-        self.known: dict[str, Estimate] = {}
+    def __init__(self, kind: str, target: Target, given: Collection[str], known: dict[str, Simulation]) -> None:
+        self.kind, self.target, self.given, self.known = kind, target, given, known
 
     def estimate(self, config: RunConfig) -> Estimate:
         key = config.model_dump_json()
         if key not in self.known:
-            simulation = simulate(self.kind, config, self.target.rates, gpu=self.target.gpu)
-            self.known[key] = Estimate(config, self.target, simulation)
-        return self.known[key]
+            self.known[key] = simulate(self.kind, config, self.target.rates, gpu=self.target.gpu)
+        return Estimate(config, self.target, self.known[key])
 
     def ways(self, start: Estimate, count: int) -> list[Way]:
         """The shortest part of the ladder that is enough, less what it can do without; then each later step instead of

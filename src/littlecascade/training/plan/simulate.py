@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from littlecascade.checkpoint import files
 from littlecascade.diffusion.schedule import CosineSchedule
-from littlecascade.memory.dataless import GPU, dataless, replaced
+from littlecascade.memory.dataless import GPU, dataless, lies_on, replaced
 from littlecascade.memory.ledger import Peak, Ledger
 from littlecascade.training.config import RunConfig
 from littlecascade.training.config_adapters import LoraRun
@@ -55,7 +56,7 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
         _ = eight_bit.levels(signed=signed), eight_bit.tables(signed=signed)  # kept for later, so they need their data
     device = GPU if gpu else torch.device("cpu")
     clock = Clock(rates)
-    ledger = Ledger(lambda tensor: tensor.device == device, block=512 if gpu else 64, on_call=clock.count)
+    ledger = Ledger(partial(lies_on, device), block=512 if gpu else 64, on_call=clock.count)
     accumulated = min(config.grad_accum_steps, ACCUMULATED)
     update: dict[str, Any] = {"batch_size": config.micro_batch * accumulated, "grad_accum_steps": accumulated}
     if isinstance(config, LoraRun) and config.train_tokens and not config.text_path.is_dir():
