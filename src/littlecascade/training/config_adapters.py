@@ -22,10 +22,13 @@ _LEAST = 0.1
 Name = Annotated[str, Field(min_length=1)]
 
 
-class _AdapterRun(StageCRun):
+class AdapterRun(StageCRun):
     """What needs a Stage C to be trained on."""
 
+    on_frozen: ClassVar[bool] = True
     fixed: ClassVar[frozenset[str]] = StageCRun.fixed | {"generator_checkpoint_path"}
+
+    base_weights: Literal["same", "int8", "nf4"] = "same"  # ours; what that Stage C's matrices are kept in
 
     def check(self) -> None:
         super().check()
@@ -33,10 +36,10 @@ class _AdapterRun(StageCRun):
             raise InputError("generator_checkpoint_path is missing: it names the Stage C that this is trained on.")
 
 
-class LoraRun(_AdapterRun):
+class LoraRun(AdapterRun):
     """Low-rank changes of the weights of Stage C, and tokens of the text tower."""
 
-    fixed: ClassVar[frozenset[str]] = _AdapterRun.fixed | {
+    fixed: ClassVar[frozenset[str]] = AdapterRun.fixed | {
         *("module_filters", "rank", "train_tokens", "lora_alpha", "lora_type"),
     }
 
@@ -134,10 +137,10 @@ FILTERS: Mapping[str, type[BaseModel]] = {
 """The official filters, which make a ControlNet's input of a picture, and what each of them takes."""
 
 
-class ControlNetRun(_AdapterRun):
+class ControlNetRun(AdapterRun):
     """A network that adds to Stage C's blocks what it makes of a hint."""
 
-    fixed: ClassVar[frozenset[str]] = _AdapterRun.fixed | {
+    fixed: ClassVar[frozenset[str]] = AdapterRun.fixed | {
         *("controlnet_blocks", "controlnet_filter", "controlnet_filter_params", "controlnet_bottleneck_mode"),
     }
 

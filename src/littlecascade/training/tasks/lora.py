@@ -70,6 +70,7 @@ class LoraTask(StageCTask):
         return stored.to(self.device, torch.float32)
 
     def build(self, built: Any, config: DiffusionRun, stock: Stock) -> Any:
+        assert isinstance(config, LoraRun)
         assert config.generator_checkpoint_path is not None
         return stock.base("stage_c", built, config, config.generator_checkpoint_path)
 
