@@ -26,8 +26,12 @@ _CHANGES = frozenset({"module_filters", "rank", "lora_alpha", "lora_type"})
 Name = Annotated[str, Field(min_length=1)]
 
 
-class _AdapterRun(DiffusionRun):
+class AdapterRun(DiffusionRun):
     """What needs a Stage B or C to be trained on."""
+
+    on_frozen: ClassVar[bool] = True
+
+    base_weights: Literal["same", "int8", "nf4"] = "same"  # ours; what its matrices are kept in
 
     def check(self) -> None:
         super().check()
@@ -35,7 +39,7 @@ class _AdapterRun(DiffusionRun):
             raise InputError("generator_checkpoint_path is missing: it names the stage that this is trained on.")
 
 
-class _LoraKeys(_AdapterRun):
+class _LoraKeys(AdapterRun):
     """Low-rank changes of weights."""
 
     stage: ClassVar[str]
@@ -175,7 +179,7 @@ FILTERS: Mapping[str, type[BaseModel]] = {
 """The official filters, which make a ControlNet's input of a picture, and what each of them takes."""
 
 
-class ControlNetRun(StageCRun, _AdapterRun):
+class ControlNetRun(StageCRun, AdapterRun):
     """A network that adds to Stage C's blocks what it makes of a hint."""
 
     fixed: ClassVar[frozenset[str]] = (

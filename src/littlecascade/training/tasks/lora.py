@@ -43,6 +43,7 @@ class LoraTask(StageCTask):
         self.prior = self._draw_prior() if config.prior_prompts else None
 
     def build(self, built: Any, config: DiffusionRun, stock: Stock) -> Any:
+        assert isinstance(config, LoraRun)
         assert config.generator_checkpoint_path is not None
         return stock.base(self.role, built, config, config.generator_checkpoint_path)
 
