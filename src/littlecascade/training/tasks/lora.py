@@ -104,6 +104,7 @@ class LoraBTask(StageBTask):
         self.phases = [Phase("lora", modules_of(self.changes))]
 
     def build(self, built: Any, config: DiffusionRun, stock: Stock) -> Any:
+        assert isinstance(config, LoraBRun)
         assert config.generator_checkpoint_path is not None
         return stock.base(self.role, built, config, config.generator_checkpoint_path)
 
