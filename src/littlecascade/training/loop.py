@@ -64,6 +64,8 @@ class Trainer:
         """
         deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         config, log = self.config, _Log(self.folder)
+        if self._shows_preview() and not self.folder.has_preview(self.step):
+            self.preview()  # the run was killed before it could
         bar = tqdm(total=config.updates, initial=self.step, desc=config.experiment_id, disable=None, unit="step")
         with bar, ThreadPoolExecutor(1) as pool, _deferred_interrupt() as interrupted:
             upcoming = pool.submit(self._fetch, self.step)
@@ -74,7 +76,7 @@ class Trainer:
                 if self.step < config.updates and self.step % config.save_every == 0:
                     wait([upcoming])  # so that the feed knows where its next batch begins
                     self.save()
-                if self.step < config.updates and self.step % (config.preview_every or config.save_every) == 0:
+                if self._shows_preview():
                     self.preview()
         log.flush(self.step)
         self.save()
@@ -91,12 +93,17 @@ class Trainer:
         place = self.task.feed.state(self._number(self.step))
         self.folder.save(Checkpoint(self.step, self.skipped, tensors, place), backup=backup)
 
+    def _shows_preview(self) -> bool:
+        """Whether one is due after this update, which is not the last."""
+        every = self.config.preview_every or self.config.save_every
+        return 0 < self.step < self.config.updates and self.step % every == 0
+
     def preview(self) -> None:
         """Draw the task's preview with the averaged weights, and renew the report."""
         with self.averaged():
             image = self.task.preview()
         if image is not None:
-            image.save(self.folder.folder / f"preview-{self.step:06d}.png")
+            self.folder.write_preview(self.step, image)
         write_report(self.folder, self.config, self.task.broken)
 
     @contextmanager
