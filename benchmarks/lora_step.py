@@ -12,9 +12,9 @@ official/frozen  the same with the network frozen, as it could have been
 ours             a path beside each matrix through its factors, in float32
 ours/recompute   the same with gradient checkpointing
 
-Each runs in a process of its own, in turn, `--rounds` times. The time is the CPU's in the best of all steps, which other
-programs disturb least (set OMP_NUM_THREADS=1, so that no thread waits busily for another); the peak is that of the
-resident set, weights, libraries and all, and beside it what it is above the libraries alone.
+Each runs in a process of its own, in turn, `--rounds` times. The time is the CPU's in the best of all steps; with
+OMP_NUM_THREADS=1, so that no thread waits busily for another, it hardly depends on what else the machine does. The peak
+is that of the resident set, weights, libraries and all, and beside it what it is above the libraries alone.
 """
 
 from __future__ import annotations
