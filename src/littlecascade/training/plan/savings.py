@@ -1,4 +1,4 @@
-"""What makes a run take less memory, the best quality first. In one place: advice, `memory: auto` and `Room` read it."""
+"""What makes a run take less memory, the best quality first: for advice, `memory: auto` and `training.room` alike."""
 
 from __future__ import annotations
 

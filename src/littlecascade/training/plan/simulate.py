@@ -16,7 +16,7 @@ from torch import Tensor
 from littlecascade.checkpoint import files
 from littlecascade.diffusion.schedule import CosineSchedule
 from littlecascade.memory.dataless import GPU, dataless, lies_on, replaced
-from littlecascade.memory.ledger import Peak, Ledger
+from littlecascade.memory.ledger import Ledger, Peak
 from littlecascade.training.config import RunConfig
 from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.loop import Trainer
@@ -29,6 +29,9 @@ from littlecascade.training.runstate import RunFolder
 
 MASTERS, GRADIENTS, OPTIMIZER, AVERAGES = "master weights", "gradients", "optimizer", "averages"
 """Kinds of storages, beside those of `plan.sketch` and `memory.ledger`."""
+
+FILLING = "filling the cache"
+"""The phase of a run's first start that all others can do without."""
 
 ACCUMULATED = 2
 """Micro-batches of an update that are run at most: the third takes no more than the second."""
@@ -78,7 +81,7 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
 
 
 def _run(kind: str, config: RunConfig, place: Path, sketch: Sketch, ledger: Ledger, clock: Clock) -> None:
-    with ledger.phase("filling the cache"):
+    with ledger.phase(FILLING):
         sketch.fill(config)
     with ledger.phase("loading"):
         trainer = Trainer(TASKS[kind].build(config, sketch), config, RunFolder(place))

@@ -22,8 +22,8 @@ from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.data.cache import BATCH_PIXELS, PIXELS
 from littlecascade.memory import rescale
 from littlecascade.memory.dataless import GPU, replaced
-from littlecascade.memory.precision import cast
 from littlecascade.memory.ledger import Ledger
+from littlecascade.memory.precision import cast
 from littlecascade.models.trunk import Trunk
 from littlecascade.presets import Preset, find_preset
 from littlecascade.training import encoders
@@ -74,7 +74,7 @@ class Sketch(Stock):
         with self.ledger.kind(WEIGHTS):
             network = ROLES[role].network(network_config)
             if checkpoint is not None:
-                network = self._read(network, self.dtype(config), checkpoint, copy=True)
+                network = self._read(network, self.dtype(config), checkpoint, WEIGHTS, copy=True)
             return self._prepared(network, config)
 
     def base(self, role: str, network_config: Any, config: RunConfig, checkpoint: Path) -> Any:
@@ -149,19 +149,18 @@ class Sketch(Stock):
         built = VisionConfig.from_transformers(read_json(folder / CONFIG)) if there else self.preset.image
         return self._loaded(lambda: VisionTower(built), torch.float32, folder)
 
-    def _loaded(
-        self, factory: Callable[[], Module], dtype: torch.dtype, path: Path, kind: str = ENCODERS
-    ) -> Module:
+    def _loaded(self, factory: Callable[[], Module], dtype: torch.dtype, path: Path, kind: str = ENCODERS) -> Module:
         """A network as it is read from a file or folder: on a CPU that stays mapped where it has this format."""
         with self.ledger.kind(kind):
-            return self._read(factory(), dtype, path, copy=False).eval().requires_grad_(False)
+            return self._read(factory(), dtype, path, kind, copy=False).eval().requires_grad_(False)
 
-    def _read(self, network: Module, dtype: torch.dtype, path: Path, *, copy: bool) -> Module:
+    def _read(self, network: Module, dtype: torch.dtype, path: Path, kind: str, *, copy: bool) -> Module:
         """Convert what a network's file holds, which is in memory whole until that is done."""
         cast(network, torch.float32 if self.device == GPU else _stored(path))
         held = list(network.state_dict().values())
         self.ledger.mark(FILE, held)
         network = cast(network, dtype, copy=copy).to(self.device)
+        self.ledger.mark(kind, network.state_dict().values())
         del held
         return network
 
