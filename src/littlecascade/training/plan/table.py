@@ -46,10 +46,10 @@ def verdict(plan: Plan) -> str:
     if plan.ways and plan.ways[0].estimate.fits:
         return f"does not fit as it is: {text}. It fits with"
     if plan.ways and plan.ways[0].values:
-        way = plan.ways[0]
+        least, values = plan.ways[0].estimate.highest, told(plan.ways[0].values)
         return (
-            f"does not fit: {text}. The least is {gib(way.estimate.highest.total)} ({way.estimate.highest.phase}), with "
-            f"{told(way.values)}; a smaller image_size or a smaller model takes less."
+            f"does not fit: {text}. The least is {gib(least.total)} ({least.phase}), with {values}; a smaller image_size "
+            "or a smaller model takes less."
         )
     return f"does not fit: {text}. A smaller image_size or a smaller model takes less."
 
@@ -111,8 +111,6 @@ def _row(peak: Peak, parts: Sequence[str], highest: bool) -> list[str]:
 
 def _speed(estimate: Estimate) -> str:
     simulation, rates = estimate.simulation, estimate.target.rates
-    whole = told_time(simulation.seconds * estimate.config.updates)
-    return (
-        f"time: roughly {told_time(simulation.seconds)} an update, {whole} for {estimate.config.updates:,} (an estimate: "
-        f"{rates.source})"
-    )
+    updates = estimate.config.updates
+    each, whole = (told_time(simulation.seconds * count) for count in (1, updates))
+    return f"time: roughly {each} an update, {whole} for {updates:,} (an estimate: {rates.source})"
