@@ -48,8 +48,8 @@ def verdict(plan: Plan) -> str:
     if plan.ways and plan.ways[0].values:
         least, values = plan.ways[0].estimate.highest, told(plan.ways[0].values)
         return (
-            f"does not fit: {text}. The least is {gib(least.total)} ({least.phase}), with {values}; a smaller image_size "
-            "or a smaller model takes less."
+            f"does not fit: {text}. The least is {gib(least.total)} ({least.phase}), with {values}; a smaller "
+            "image_size or a smaller model takes less."
         )
     return f"does not fit: {text}. A smaller image_size or a smaller model takes less."
 
