@@ -27,6 +27,7 @@ from littlecascade.training.ema import Ema
 from littlecascade.training.export import export_averages
 from littlecascade.training.interrupt import deferred_interrupt
 from littlecascade.training.metrics import Log, mean
+from littlecascade.training.offload import offload
 from littlecascade.training.optim.optimizer import PhaseOptimizer
 from littlecascade.training.optim.schedule import lr_scale
 from littlecascade.training.optim.weight import Weight
@@ -53,10 +54,12 @@ class Trainer:
         self.report = Report(folder, config, lambda: task.broken)
         self.trackers: Sequence[Tracker] = ()
         self.room = Room(config, task.networks)
-        self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config) for phase in task.phases}
+        self.lane = offload(task, config)
+        self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config, self.lane) for phase in task.phases}
         for phase in task.phases:
             self.optimizers[phase.name].divide(_divide(phase))
-        self.ema = Ema(self._averaging(), beta=config.ema_beta, every=config.ema_iters, start=config.ema_start_iters)
+        average = {"beta": config.ema_beta, "every": config.ema_iters, "start": config.ema_start_iters}
+        self.ema = Ema(self._averaging(), **average, lane=self.lane)
         checkpoint = folder.load()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -103,7 +106,9 @@ class Trainer:
 
     def _bar(self) -> tqdm[NoReturn]:
         """Only on a terminal."""
-        return tqdm(total=self.updates, initial=self.step, desc=self.config.experiment_id, disable=None, unit="update")
+        return tqdm(
+            total=self.updates, initial=self.step, desc=self.config.experiment_id, disable=None, unit=" updates"
+        )
 
     def _show(self, bar: tqdm[NoReturn], log: Log) -> None:
         bar.total = self.updates
@@ -147,9 +152,10 @@ class Trainer:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within: the modules hold the averaged weights and buffers, evaluate, and keep no gradients."""
-        weights, statistics = self._weights(), self._statistics()
+        weights, statistics = ({}, {}) if self.ema.idle else (self._weights(), self._statistics())
         tensors = {name: weight.parameter for name, weight in weights.items()} | statistics
-        current = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        keep = torch.clone if self.lane is None else self.lane.home
+        current = {name: keep(tensor.detach()) for name, tensor in tensors.items()}
         modes = {module: module.training for phase in self.task.phases for module in phase.modules.values()}
         with torch.no_grad():
             try:
