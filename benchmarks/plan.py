@@ -58,8 +58,8 @@ RUNS: Mapping[str, tuple[str, dict[str, Any]]] = {
             "gradient_checkpointing": True,
         },
     ),
-    "stage-b-float32": ("b", {"precision": "float32", "batch_size": 4, "image_size": 512}),
-    "stage-a-float32": ("a", {"precision": "float32", "batch_size": 4, "crop": 256, "adversarial_start": 0.0}),
+    "stage-b-float32": ("b", {"precision": "float32", "batch_size": 2, "image_size": 512}),
+    "stage-a-float32": ("a", {"precision": "float32", "batch_size": 2, "crop": 128, "adversarial_start": 0.0}),
 }
 """Each run's kind, and what its configuration has beside that of `training_losses`."""
 
@@ -119,6 +119,7 @@ LETTERS = {
     "gradient_checkpointing=True": "c",
     "offload=weights": "w",
     "offload=optimizer": "o",
+    "offload=all": "wo",
     "base_weights=int8": "8",
     "base_weights=nf4": "4",
     "optimizer=adamw8bit": "m",
