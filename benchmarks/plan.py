@@ -3,10 +3,10 @@
 python benchmarks/plan.py [--runs lora-float32,stage-b-float32]
 python benchmarks/plan.py --docs [--rows lora-1B,c-3.6B]
 
-Each run trains two updates in a process of its own, with made-up weights and pictures, from the first file that it reads
-to its export. The peak is the resident set's, Python and torch and all. Memory is returned as it is freed, since the C
-library is told to (MALLOC_MMAP_THRESHOLD_); without that, a run takes up to a tenth more. `mid`, the Stage C of
-these runs, has 50 million weights in widths of 512. With `--docs` the tables of docs/memory.md are written anew, all or some rows.
+Each run trains two updates in a process of its own, with made-up weights and pictures, from the first file that it
+reads to its export. The peak is the resident set's, Python and torch and all; the C library is told to return what is
+freed (MALLOC_MMAP_THRESHOLD_). `mid`, the Stage C of these runs, has 50 million weights in widths of 512. With `--docs`
+rows of the table in docs/memory.md are written anew.
 """
 
 from __future__ import annotations
@@ -49,12 +49,17 @@ RUNS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "stage-c-adafactor-fused": (
         "c",
         {
-            **{"precision": "bfloat16", "optimizer": "adafactor", "master_weights": "none", "fused_backward": True},
-            **{"ema_beta": 0.0, "ema_iters": 1, "gradient_checkpointing": True},
+            "precision": "bfloat16",
+            "optimizer": "adafactor",
+            "master_weights": "none",
+            "fused_backward": True,
+            "ema_beta": 0.0,
+            "ema_iters": 1,
+            "gradient_checkpointing": True,
         },
     ),
-    "stage-b-float32": ("b", {"precision": "float32", "batch_size": 4, "image_size": 512}),
-    "stage-a-float32": ("a", {"precision": "float32", "batch_size": 4, "crop": 256, "adversarial_start": 0.0}),
+    "stage-b-float32": ("b", {"precision": "float32", "batch_size": 2, "image_size": 512}),
+    "stage-a-float32": ("a", {"precision": "float32", "batch_size": 2, "crop": 128, "adversarial_start": 0.0}),
 }
 """Each run's kind, and what its configuration has beside that of `training_losses`."""
 
@@ -63,7 +68,10 @@ DOCS = Path(__file__).parents[1] / "docs" / "memory.md"
 CARDS = {6: "RTX 2060", 8: "RTX 4060", 11: "RTX 2080 Ti", 12: "RTX 3060", 16: "RTX 4060 Ti 16GB", 24: "RTX 3090"}
 """By their memory in GB; those with 6 and 11 have no bfloat16."""
 
-_DIFFUSION = {"effnet_checkpoint_path": "effnet_encoder.safetensors", "previewer_checkpoint_path": "previewer.safetensors"}
+_DIFFUSION = {
+    "effnet_checkpoint_path": "effnet_encoder.safetensors",
+    "previewer_checkpoint_path": "previewer.safetensors",
+}
 _ROWS: Mapping[str, tuple[str, ...]] = {
     "lora": ("tiny", "1B", "3.6B"),
     "c": ("tiny", "1B", "3.6B"),
@@ -111,6 +119,7 @@ LETTERS = {
     "gradient_checkpointing=True": "c",
     "offload=weights": "w",
     "offload=optimizer": "o",
+    "offload=all": "wo",
     "base_weights=int8": "8",
     "base_weights=nf4": "4",
     "optimizer=adamw8bit": "m",

@@ -18,8 +18,8 @@ def add_parser(subparsers: Any, **keywords: Any) -> Parser:
     parser: Parser = subparsers.add_parser(
         "plan",
         help="say what a training would take of memory and time, and how to make it fit",
-        description="Run a training's own code without data, and say how much memory each phase of it takes. No weights "
-        "are needed: what is not there counts as the size that model_version names.",
+        description="Run a training's own code without data, and say how much memory each phase of it takes. No "
+        "weights are needed: what is not there counts as the size that model_version names.",
         **keywords,
     )
     parser.add_argument("task", metavar="TASK", help="a, b, c (stages), lora, compressor, text, image (encoders)")

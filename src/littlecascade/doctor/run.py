@@ -98,7 +98,7 @@ def memory(run: Run) -> Iterator[Line]:
         yield Line("ok", "memory", "fits into this machine's")
         return
     text = choice.line.removeprefix("memory: ")
-    remedy = "" if choice.fits else f"'littlecascade plan {run.kind} CONFIG' tells each phase, '--gpu' another machine's."
+    remedy = "" if choice.fits else f"'littlecascade plan {run.kind} CONFIG' tells each phase."
     yield Line("ok" if choice.fits else "note", "memory", text, remedy)
 
 

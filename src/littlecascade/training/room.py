@@ -89,8 +89,8 @@ class Room:
         tried = " with gradient_checkpointing" if self.modules else ""
         raise InputError(
             f"Memory is too short for a micro-batch of {self.size}{tried}: a smaller image_size, or "
-            f"{', '.join(remaining(config))} need less ('littlecascade plan' says how much). What was trained up to the "
-            "last checkpoint is kept."
+            f"{', '.join(remaining(config))} need less ('littlecascade plan' says how much). What was trained up to "
+            "the last checkpoint is kept."
         )
 
     def state(self) -> dict[str, Tensor]:

@@ -130,8 +130,7 @@ def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str
 
 
 def open_config(task: str, config_path: Path, overrides: Sequence[str] = ()) -> configs.RunConfig:
-    """The configuration of a kind of training. Raises `InputError` for an unknown kind, and for what is wrong with it.
-    """
+    """The configuration of a kind of training. Raises `InputError` for an unknown kind and for what is wrong in it."""
     return _open(task, config_path, overrides)[1]
 
 

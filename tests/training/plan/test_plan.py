@@ -24,10 +24,18 @@ from littlecascade.training.run import TASKS
 
 RATES = Rates(half=1e12, single=1e12, bandwidth=1e11, launch=0.0, source="made up")
 SHARED = {
-    **{"experiment_id": "plan", "webdataset_path": "none", "lr": 1e-4, "updates": 100, "image_size": 128},
-    **{"batch_size": 4, "precision": "float32"},
+    "experiment_id": "plan",
+    "webdataset_path": "none",
+    "lr": 1e-4,
+    "updates": 100,
+    "image_size": 128,
+    "batch_size": 4,
+    "precision": "float32",
 }
-DIFFUSION = {"effnet_checkpoint_path": "effnet_encoder.safetensors", "previewer_checkpoint_path": "previewer.safetensors"}
+DIFFUSION = {
+    "effnet_checkpoint_path": "effnet_encoder.safetensors",
+    "previewer_checkpoint_path": "previewer.safetensors",
+}
 OWN: dict[str, dict[str, Any]] = {
     "a": {"crop": 32, "adversarial_weight": 0.1},
     "compressor": {},

@@ -16,12 +16,13 @@ from littlecascade.presets import find_preset
 from littlecascade.training.config import RunConfig
 from littlecascade.training.config_file import Config
 from littlecascade.training.plan.savings import KEYS, told
+
 if TYPE_CHECKING:
     from littlecascade.training.plan.plan import Plan
 
 SMALL_FILES, SMALL_PIXELS, ENOUGH = 0.25 * GIB, 1 << 22, 4 * GIB
-"""Bytes of weight files and pixels of a micro-batch up to which a run fits into so many bytes without a plan: with 40
-bytes for each weight and 500 for each pixel it takes 2 to 4 GiB."""
+"""Bytes of weight files and pixels of a micro-batch up to which a run is taken to fit, without a plan, where so many
+bytes are free."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def choose(kind: str, config: RunConfig) -> Choice:
         return Choice(config, f"memory: {verdict(plan)}", fits=False)
     way, need = plan.ways[0], plan.estimate.highest
     line = (
-        f"memory: {told(way.values)} chosen ({'; '.join(way.costs)}): as configured it would take about "
-        f"{gib(need.total)} of the {gib(plan.target.memory)} that are free, and takes {gib(way.estimate.highest.total)} so"
+        f"memory: {told(way.values)} chosen ({'; '.join(way.costs)}): the run takes about "
+        f"{gib(way.estimate.highest.total)} so, as configured {gib(need.total)}, and {gib(plan.target.memory)} are free"
     )
     if not way.estimate.fits:
         line += ", which may still be too much: a smaller image_size or model takes less"

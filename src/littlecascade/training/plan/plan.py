@@ -112,20 +112,21 @@ class _Planner:
         return Estimate(config, self.target, self.known[key])
 
     def ways(self, start: Estimate, count: int) -> list[Way]:
-        """The shortest part of the ladder that is enough, less what it can do without; then each later step instead of
-        the last that were needed, as far as that is enough, too.
+        """The shortest part of the ladder that is enough, less what it can do without; then later steps of it that are
+        enough, too, with what costs time alone. If all of it is not enough, all of it.
         """
         ladder = self.ladder(start)
         length = self.shortest(start, ladder)
-        first = self.way(start, self.needed(start, ladder[:length]))
-        found = [first]
-        if first.estimate.fits:
-            for other in ladder[length:]:
-                if len(found) == count:
-                    break
-                way = self.way(start, [*self.cheap(start), other])
-                if way.estimate.fits:
-                    found.append(way)
+        whole = self.way(start, ladder[:length])
+        if not whole.estimate.fits:
+            return [whole]
+        found = [self.way(start, self.needed(start, ladder[:length]))]
+        for other in ladder[length:]:
+            if len(found) == count:
+                break
+            way = self.way(start, [*self.cheap(start), other])
+            if way.estimate.fits:
+                found.append(way)
         return found
 
     def ladder(self, start: Estimate) -> list[Saving]:

@@ -1,4 +1,4 @@
-"""What makes a run take less memory, the best quality first. In one place: advice, `memory: auto` and `Room` read it."""
+"""What makes a run take less memory, the best quality first: for advice, `memory: auto` and `training.room` alike."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from littlecascade.errors import InputError
 from littlecascade.training.config import DiffusionRun, RunConfig
+from littlecascade.training.config_adapters import AdapterRun
 
 Values = Mapping[str, Any]
 
@@ -44,12 +45,11 @@ def _recompute(config: RunConfig) -> Values:
 
 
 def _offload(what: str) -> Callable[[RunConfig], Values]:
-    """Keys that only some versions have are left alone where they are not there."""
-    return lambda config: {"offload": what} if "offload" in type(config).model_fields else {}
+    return lambda config: {"offload": what if config.offload in ("none", what) else "all"}
 
 
 def _base(packing: str) -> Callable[[RunConfig], Values]:
-    return lambda config: {"base_weights": packing} if "base_weights" in type(config).model_fields else {}
+    return lambda config: {"base_weights": packing} if isinstance(config, AdapterRun) else {}
 
 
 def _optimizer(name: str) -> Callable[[RunConfig], Values]:

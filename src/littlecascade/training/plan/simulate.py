@@ -16,19 +16,23 @@ from torch import Tensor
 from littlecascade.checkpoint import files
 from littlecascade.diffusion.schedule import CosineSchedule
 from littlecascade.memory.dataless import GPU, dataless, lies_on, replaced
-from littlecascade.memory.ledger import Peak, Ledger
+from littlecascade.memory.ledger import Ledger, Peak
+from littlecascade.presets import find_preset
 from littlecascade.training.config import RunConfig
 from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.loop import Trainer
 from littlecascade.training.optim import eight_bit, rounding
 from littlecascade.training.optim.weight import Weight
 from littlecascade.training.plan.rates import Clock, Rates
-from littlecascade.training.plan.sketch import WEIGHTS, Sketch
+from littlecascade.training.plan.sketch import WEIGHTS, Sketch, formats
 from littlecascade.training.run import TASKS
 from littlecascade.training.runstate import RunFolder
 
 MASTERS, GRADIENTS, OPTIMIZER, AVERAGES = "master weights", "gradients", "optimizer", "averages"
 """Kinds of storages, beside those of `plan.sketch` and `memory.ledger`."""
+
+FILLING = "filling the cache"
+"""The phase of a run's first start that all others can do without."""
 
 ACCUMULATED = 2
 """Micro-batches of an update that are run at most: the third takes no more than the second."""
@@ -57,6 +61,7 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
     device = GPU if gpu else torch.device("cpu")
     clock = Clock(rates)
     ledger = Ledger(partial(lies_on, device), block=512 if gpu else 64, on_call=clock.count)
+    preset, stored = find_preset(config.model_version), formats(config)
     accumulated = min(config.grad_accum_steps, ACCUMULATED)
     update: dict[str, Any] = {"batch_size": config.micro_batch * accumulated, "grad_accum_steps": accumulated}
     if isinstance(config, LoraRun) and config.train_tokens and not config.text_path.is_dir():
@@ -73,12 +78,12 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
         stack.enter_context(dataless())
         stack.enter_context(ledger)
         place = Path(stack.enter_context(TemporaryDirectory()))  # for what is written beside tensors
-        _run(kind, short, place, Sketch.on(device, config, ledger), ledger, clock)
+        _run(kind, short, place, Sketch(device, ledger, preset, stored), ledger, clock)
     return Simulation(tuple(ledger.peaks), clock.total * config.grad_accum_steps / accumulated)
 
 
 def _run(kind: str, config: RunConfig, place: Path, sketch: Sketch, ledger: Ledger, clock: Clock) -> None:
-    with ledger.phase("filling the cache"):
+    with ledger.phase(FILLING):
         sketch.fill(config)
     with ledger.phase("loading"):
         trainer = Trainer(TASKS[kind].build(config, sketch), config, RunFolder(place))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from littlecascade.checkpoint import files, places
+from littlecascade.checkpoint.lazy import LazyTensors
 from littlecascade.checkpoint.networks import ROLES
 from littlecascade.checkpoint.recognise import recognise
 from littlecascade.conditioning.clip import TextConfig, TextTower, VisionConfig, VisionTower
@@ -22,12 +24,12 @@ from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.data.cache import BATCH_PIXELS, PIXELS
 from littlecascade.memory import rescale
 from littlecascade.memory.dataless import GPU, replaced
-from littlecascade.memory.precision import cast
 from littlecascade.memory.ledger import Ledger
-from littlecascade.models.trunk import Trunk
-from littlecascade.presets import Preset, find_preset
+from littlecascade.memory.precision import cast
+from littlecascade.presets import Preset
 from littlecascade.training import encoders
 from littlecascade.training.config import RunConfig, TextRun
+from littlecascade.training.config_adapters import AdapterRun
 from littlecascade.training.data import Data, open_buckets
 from littlecascade.training.draws import Draws
 from littlecascade.training.encoders import STRIDE, text_folder_of
@@ -51,18 +53,19 @@ _TOKENIZER = places.packaged("tiny") / "text"  # for runs whose own is not there
 class Sketch(Stock):
     """Networks of the sizes that files say, where they are there, or else presets. To be used within `dataless`.
 
-    ledger: is told of what kind their storages are. preset: of the run's model_version.
+    ledger: is told of what kind their storages are. preset: of the run's model_version. formats: see the function.
     shapes: of what one picture's columns are, once `fill` has run.
     """
 
     ledger: Ledger
     preset: Preset
+    formats: Mapping[Path, torch.dtype]
     shapes: dict[str, torch.Size] = field(default_factory=dict)
 
-    @classmethod
-    def on(cls, device: torch.device, config: RunConfig, ledger: Ledger) -> Sketch:
-        """Of a run."""
-        return cls(device, ledger, find_preset(config.model_version))
+    def stored(self, path: Path) -> torch.dtype:
+        """The number format of a weight file; of one that is not there, or of a folder, what its name says of it."""
+        short = path.stem.endswith(places.PRECISIONS["bfloat16"])
+        return self.formats.get(path, torch.bfloat16 if short else torch.float32)
 
     def data(self, config: RunConfig) -> Data:
         return _Data(config, self)
@@ -74,16 +77,22 @@ class Sketch(Stock):
         with self.ledger.kind(WEIGHTS):
             network = ROLES[role].network(network_config)
             if checkpoint is not None:
-                network = self._read(network, self.dtype(config), checkpoint, copy=True)
+                network = self._read(network, self.dtype(config), checkpoint, WEIGHTS, copy=True)
             return self._prepared(network, config)
 
-    def base(self, role: str, network_config: Any, config: RunConfig, checkpoint: Path) -> Any:
+    def base(self, role: str, network_config: Any, config: AdapterRun, checkpoint: Path) -> Any:
         built = self.network_config(role, network_config, checkpoint)
+        dtype, residence = self.stored(checkpoint), self.residence(config)
+
+        def build() -> Any:
+            """A network without memory: on a device that does not count."""
+            with torch.device("cpu" if self.device == GPU else "meta"):
+                return ROLES[role].network(built)
+
         with self.ledger.kind(WEIGHTS):
-            network = self._loaded(lambda: ROLES[role].network(built), self.dtype(config), checkpoint, WEIGHTS)
-            if isinstance(network, Trunk) and network.dtype == torch.float16:
-                rescale.divide(network)
-        return network
+            outline = {name: torch.empty_like(own, dtype=dtype) for name, own in build().state_dict().items()}
+            read = LazyTensors({name: partial(torch.empty_like, own, device="cpu") for name, own in outline.items()})
+            return rescale.place(build, residence, residence.source(outline, read, read), outline)
 
     def frozen(self, role: str, path: Path) -> Any:
         built = self.network_config(role, getattr(self.preset, role), path)
@@ -149,19 +158,18 @@ class Sketch(Stock):
         built = VisionConfig.from_transformers(read_json(folder / CONFIG)) if there else self.preset.image
         return self._loaded(lambda: VisionTower(built), torch.float32, folder)
 
-    def _loaded(
-        self, factory: Callable[[], Module], dtype: torch.dtype, path: Path, kind: str = ENCODERS
-    ) -> Module:
+    def _loaded(self, factory: Callable[[], Module], dtype: torch.dtype, path: Path, kind: str = ENCODERS) -> Module:
         """A network as it is read from a file or folder: on a CPU that stays mapped where it has this format."""
         with self.ledger.kind(kind):
-            return self._read(factory(), dtype, path, copy=False).eval().requires_grad_(False)
+            return self._read(factory(), dtype, path, kind, copy=False).eval().requires_grad_(False)
 
-    def _read(self, network: Module, dtype: torch.dtype, path: Path, *, copy: bool) -> Module:
+    def _read(self, network: Module, dtype: torch.dtype, path: Path, kind: str, *, copy: bool) -> Module:
         """Convert what a network's file holds, which is in memory whole until that is done."""
-        cast(network, torch.float32 if self.device == GPU else _stored(path))
+        cast(network, torch.float32 if self.device == GPU else self.stored(path))
         held = list(network.state_dict().values())
         self.ledger.mark(FILE, held)
         network = cast(network, dtype, copy=copy).to(self.device)
+        self.ledger.mark(kind, network.state_dict().values())
         del held
         return network
 
@@ -214,9 +222,8 @@ def _size(config: RunConfig) -> tuple[int, int]:
     return max(open_buckets(config).sizes, key=lambda size: size[0] * size[1])
 
 
-def _stored(path: Path) -> torch.dtype:
-    """The number format of a weight file; for one that is not there, or a folder, what its name says of it."""
-    if path.is_file():
-        parts = recognise(path)
-        return parts[0].dtype if parts else torch.float32
-    return torch.bfloat16 if path.stem.endswith(places.PRECISIONS["bfloat16"]) else torch.float32
+def formats(config: RunConfig) -> dict[Path, torch.dtype]:
+    """The number formats of the weight files that a configuration names and that are there."""
+    paths = (value for _, value in config if isinstance(value, Path) and value.suffix in files.ENDINGS)
+    parts = {path: recognise(path) for path in paths if path.is_file()}
+    return {path: own[0].dtype for path, own in parts.items() if own}

@@ -9,8 +9,9 @@ from littlecascade.memory.cards import GIB
 from littlecascade.memory.ledger import OTHER, Peak
 from littlecascade.training.plan.plan import Estimate, Plan
 from littlecascade.training.plan.savings import told
-from littlecascade.training.plan.simulate import AVERAGES, GRADIENTS, MASTERS, OPTIMIZER
+from littlecascade.training.plan.simulate import AVERAGES, FILLING, GRADIENTS, MASTERS, OPTIMIZER
 from littlecascade.training.plan.sketch import ENCODERS, FILE, WEIGHTS
+from littlecascade.training.timetable import told as told_time
 
 PARTS = (WEIGHTS, MASTERS, GRADIENTS, OPTIMIZER, AVERAGES, OTHER, ENCODERS, FILE, "context", "fragmentation")
 """The kinds of memory in the order in which they are shown."""
@@ -23,11 +24,14 @@ def render(plan: Plan) -> str:
     """The table of peaks in GiB by phase and part, the verdict, and the ways to make it fit."""
     estimate, config = plan.estimate, plan.estimate.config
     size = f"{config.micro_batch} at once" if config.micro_batch < config.batch_size else f"batch {config.batch_size}"
-    head = f"{plan.kind} {config.model_version}, {config.precision}, {size}, {config.image_size} px, on {plan.target.name}"
+    head = (
+        f"{plan.kind} {config.model_version}, {config.precision}, {size}, {config.image_size} px, on {plan.target.name}"
+    )
     lines = [head, "", *_grid(estimate), "", verdict(plan), _speed(estimate)]
-    for way in plan.ways:
-        if way.estimate.fits:
-            lines.append(f"  {gib(way.estimate.highest.total)}: {told(way.values)}\n      ({'; '.join(way.costs)})")
+    ways = (way for way in plan.ways if way.estimate.fits)
+    lines += (
+        f"  {gib(way.estimate.highest.total)}: {told(way.values)}\n      ({'; '.join(way.costs)})" for way in ways
+    )
     return "\n".join(lines)
 
 
@@ -37,13 +41,15 @@ def verdict(plan: Plan) -> str:
     text = f"about {gib(need.total)} ({need.phase}) of the {gib(there)} that {plan.target.name} has for it"
     if plan.estimate.fits:
         return f"fits: {text}"
+    if need.phase == FILLING:
+        return f"does not fit: {text}. 'littlecascade data cache' fills it on another machine, where there is more."
     if plan.ways and plan.ways[0].estimate.fits:
         return f"does not fit as it is: {text}. It fits with"
     if plan.ways and plan.ways[0].values:
-        way = plan.ways[0]
+        least, values = plan.ways[0].estimate.highest, told(plan.ways[0].values)
         return (
-            f"does not fit: {text}. The least is {gib(way.estimate.highest.total)} ({way.estimate.highest.phase}), with "
-            f"{told(way.values)}; a smaller image_size or a smaller model takes less."
+            f"does not fit: {text}. The least is {gib(least.total)} ({least.phase}), with {values}; a smaller "
+            "image_size or a smaller model takes less."
         )
     return f"does not fit: {text}. A smaller image_size or a smaller model takes less."
 
@@ -83,7 +89,9 @@ def _grid(estimate: Estimate) -> list[str]:
     rows = [header, *(_row(peak, shown, peak is estimate.highest) for peak in estimate.peaks)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return [
-        "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in _cells(row, widths))
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in _cells(row, widths)
+        )
         for row in rows
     ]
 
@@ -103,8 +111,6 @@ def _row(peak: Peak, parts: Sequence[str], highest: bool) -> list[str]:
 
 def _speed(estimate: Estimate) -> str:
     simulation, rates = estimate.simulation, estimate.target.rates
-    hours = simulation.seconds * estimate.config.updates / 3600
-    return (
-        f"time: roughly {simulation.seconds:.2g} s an update, {hours:.2g} h for {estimate.config.updates:,} "
-        f"(an estimate, from {rates.source})"
-    )
+    updates = estimate.config.updates
+    each, whole = (told_time(simulation.seconds * count) for count in (1, updates))
+    return f"time: roughly {each} an update, {whole} for {updates:,} (an estimate: {rates.source})"
