@@ -77,7 +77,7 @@ def plain(paths: list[Path], target: Path, *, draft: bool = False) -> None:
                 image = ImageOps.exif_transpose(opened).convert("RGB").resize((SIZE, height), Image.Resampling.LANCZOS)
             buffer = io.BytesIO()
             image.save(buffer, "JPEG", quality=QUALITY)
-            fields = {"size": original, "sha256": hashlib.sha256(content).hexdigest()}
+            fields = {"size": original, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
             text = path.with_suffix(".txt").read_bytes()
             for suffix, part in (("jpg", buffer.getvalue()), ("txt", text), ("json", json.dumps(fields).encode())):
                 info = tarfile.TarInfo(f"{number:06}.{suffix}")

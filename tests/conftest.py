@@ -7,15 +7,26 @@ from types import ModuleType
 import pytest
 
 
-@pytest.fixture(scope="session")
-def small_networks() -> ModuleType:
-    """`small_networks.py` beside this file: small networks of every role with made-up weights."""
-    spec = spec_from_file_location("small_networks", Path(__file__).with_name("small_networks.py"))
+def beside(name: str) -> ModuleType:
+    """A module beside this file, which is not on the import path."""
+    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def small_networks() -> ModuleType:
+    """`small_networks.py`: small networks of every role with made-up weights."""
+    return beside("small_networks")
+
+
+@pytest.fixture(scope="session")
+def documents() -> ModuleType:
+    """`documents.py`: documents whose commands are run."""
+    return beside("documents")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

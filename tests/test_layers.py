@@ -34,6 +34,7 @@ LATE = {
         "scipy",
         "sentencepiece",
         "skimage",
+        "tensorboard",
         "tokenizers",
         "torchvision",
         "transformers",

@@ -25,7 +25,7 @@ FUR, WHITE, BLACK, COLLAR, TAG, TONGUE = "#c9803c", "#fff7ea", "#2b2624", "#d823
 
 
 def draw(number: int, sky: str, ground: str) -> Image.Image:
-    """Picture `number`: Rex sitting, or his face, looking left or right, a little turned, and somewhere in the middle."""
+    """Picture `number`: Rex sitting, or his face, looking left or right, a little turned."""
     chance = random.Random(number)
     width, height = SIDES[number % len(SIDES)]
     image = Image.new("RGB", (width * 2, height * 2), sky)

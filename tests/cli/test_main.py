@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,12 +14,18 @@ from littlecascade.cli.main import COMMANDS, main
 from littlecascade.errors import InputError
 
 
-@pytest.mark.parametrize(("folder", "said"), [(Path("run"), "run\n"), (None, "stopped: the same command")])
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        (Path("run"), "run\n"),
+        (None, "to go on: littlecascade train c c.yaml --set lr=1e-4 --set batch_size=8 --max-minutes 1.5\n"),
+    ],
+)
 def test_train_passes_its_arguments_on(folder: Path | None, said: str, monkeypatch, capsys) -> None:
     calls = []
 
-    def train(*arguments: object) -> Path | None:
-        calls.append(arguments)
+    def train(*arguments: object, **named: object) -> Path | None:
+        calls.append((*arguments, named))
         return folder
 
     module = ModuleType("littlecascade.training.run")
@@ -26,8 +33,23 @@ def test_train_passes_its_arguments_on(folder: Path | None, said: str, monkeypat
     monkeypatch.setitem(sys.modules, module.__name__, module)
     line = ["train", "c", "c.yaml", "--set", "lr=1e-4", "--set", "batch_size=8", "--max-minutes", "1.5"]
     assert main(line) == 0
-    assert calls == [("c", Path("c.yaml"), ["lr=1e-4", "batch_size=8"], 1.5)]
-    assert capsys.readouterr().out.startswith(said)
+    assert calls == [("c", Path("c.yaml"), ["lr=1e-4", "batch_size=8"], 1.5, {"minutes": None, "restart": False})]
+    assert capsys.readouterr().out == said
+
+
+def test_training_that_is_broken_off_says_how_to_go_on(monkeypatch, capsys) -> None:
+    def train(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    module = ModuleType("littlecascade.training.run")
+    vars(module)["train"] = train
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    line = ["train", "lora", "my run.yaml", "--for", "10h", "--restart", "--set", "train_tokens=[['[x]', '^dog']]"]
+    assert main(line) == 130
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("littlecascade: interrupted; what was saved stays, and this goes on from there: ")
+    command = said.partition("there: ")[2]
+    assert shlex.split(command) == ["littlecascade", *line[:3], *line[6:]]  # it began anew, and keeps what fitted
 
 
 @pytest.mark.parametrize(

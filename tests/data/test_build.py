@@ -85,7 +85,7 @@ def test_a_sample_is_a_picture_its_captions_and_what_is_known_of_it(tmp_path: Pa
         "original_width": 60,
         "original_height": 40,
         "crop_box": [10, 0, 50, 40],
-        "sha256": sha256((source / "deep" / "a.png").read_bytes()).hexdigest(),
+        "sha256": sha256(found["000001.png"]).hexdigest(),
         "source": "deep/a.png",
         "caption": "[x], ein Bär",
     }

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,12 @@ LORA = {
     "experiment_id": "mine",
     "model_version": "tiny",
     "webdataset_path": "pictures",
-    "image_size": 64,
+    "image_size": 32,
     "lr": 1e-2,
     "batch_size": 2,
     "updates": 2,
+    "ema_beta": 0,
+    "ema_iters": 1,
     "rank": 2,
     "lora_alpha": 2,
     "objective": "v",
@@ -58,32 +60,46 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Runs a command of the command line."""
 
-    def run(*words: str) -> Done:
+    def called(*words: str) -> Done:
         capsys.readouterr()
         code = main(list(words))
         return Done(code, *capsys.readouterr())
 
-    return run
+    return called
 
 
-@pytest.fixture
-def pictures(here: Path) -> Path:
-    """A folder of four pictures with captions."""
-    folder = here / "pictures"
+def lay_out(folder: Path) -> None:
+    """Four pictures with captions."""
     folder.mkdir()
     for number, colour in enumerate(("red", "green", "blue", "yellow")):
         Image.new("RGB", (80, 72), colour).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(f"a {colour} square", "utf-8")
-    return folder
+
+
+def write(path: Path, keys: Mapping[str, Any]) -> None:
+    """A configuration with some keys in the place of those of `LORA`; None leaves a key out."""
+    values = {key: value for key, value in (LORA | dict(keys)).items() if value is not None}
+    path.write_text(yaml.safe_dump(values), "utf-8")
 
 
 @pytest.fixture
-def configure(here: Path, pictures: Path) -> Callable[..., str]:
-    """Writes the configuration of a run, with some keys in the place of those of `LORA`, and returns its name."""
+def configure(here: Path) -> Callable[..., str]:
+    """Writes the configuration of a run over a folder `pictures`, and returns its name."""
+    lay_out(here / "pictures")
 
-    def write(name: str = "run.yaml", **keys: Any) -> str:
-        values = {key: value for key, value in (LORA | keys).items() if value is not None}
-        (here / name).write_text(yaml.safe_dump(values), "utf-8")
-        return name
+    def configured(**keys: Any) -> str:
+        write(here / "run.yaml", keys)
+        return "run.yaml"
 
-    return write
+    return configured
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that trained a LoRA and a new word for two updates, with a preview after each."""
+    folder = tmp_path_factory.mktemp("trained")
+    lay_out(folder / "pictures")
+    words = {"train_tokens": [["[mine]", "^dog</w>"]], "validation_prompts": ["[mine]"], "preview_every": 1}
+    write(folder / "run.yaml", {**words, "output_path": str(folder)})
+    assert main(["train", "lora", str(folder / "run.yaml")]) == 0
+    return folder / "mine"

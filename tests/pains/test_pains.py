@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -22,12 +23,12 @@ from littlecascade.checkpoint import download, files
 from littlecascade.checkpoint.places import packaged
 from littlecascade.memory.placement import Machine, choose
 from littlecascade.models.stage_c import StageC
-from littlecascade.training.config import load_config
+from littlecascade.training.config_file import load_config
 from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.data import StreamedData
 
 ROOT = Path(__file__).parents[2]
-FAST = ("--steps", "2", "--decoder-steps", "1", "--seed", "5")
+FAST = ("--steps", "2", "--decoder-steps", "1", "--seed", "5", "--size", "64")
 TEXT_TOWER = 694_659_840
 LITE = {"text": TEXT_TOWER, "stage_c": 1_030_785_040, "stage_b": 699_471_248, "stage_a": 18_406_894}
 FULL = {"text": TEXT_TOWER, "stage_c": 3_589_103_632, "stage_b": 1_562_941_136, "stage_a": 18_406_894}
@@ -47,11 +48,9 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def lora(call: Call, configure: Configure) -> Path:
-    """A LoRA with a new word, trained for two updates, with a preview after each."""
-    config = configure(train_tokens=[["[mine]", "^dog</w>"]], validation_prompts=["[mine]"], preview_every=1)
-    assert call("train", "lora", config).code == 0
-    return Path("runs/mine/export/mine.safetensors")
+def lora(run: Path) -> str:
+    """The file that was trained."""
+    return str(run / "export" / "mine.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_pain_01_slurm_variables_are_not_required_and_are_understood(
         monkeypatch.setenv(name, value)
     done = call("data", "cache", "pictures", configure())
     assert done.code == 0
-    assert f"4 samples, {share} parts were missing and are made" in done.out
+    assert re.search(rf"4 samples, {share}\b.* parts were missing and are made", done.out)
 
 
 def test_pain_02_without_bfloat16_float16_draws_and_trains_with_loss_scaling(call: Call, configure: Configure) -> None:
@@ -81,11 +80,13 @@ def test_pain_02_without_bfloat16_float16_draws_and_trains_with_loss_scaling(cal
     for parameters in (LITE, FULL):
         chosen = choose(turing, parameters, 1024)
         assert (chosen.dtype, chosen.fits) == (torch.float16, True)
-    assert call("train", "lora", configure(precision="float16", updates=1)).code == 0
-    assert metrics(Path("runs/mine"))[0]["loss_scale"] == 65536
+    assert call("train", "lora", configure(precision="float16", updates=6)).code == 0
+    (row,) = metrics(Path("runs/mine"))
+    assert row["loss_scale"] > 1  # a mean: it begins at 65,536, and halves where gradients overflow
+    assert row["skipped"] == 0
     trained = files.load("runs/mine/export/mine.safetensors")
     assert all(tensor.isfinite().all() for tensor in trained.values())
-    assert any(tensor.any() for name, tensor in trained.items() if name.endswith("lora_up"))
+    assert all(tensor.any() for name, tensor in trained.items() if name.endswith("lora_down"))  # 0 at first
 
 
 def test_pain_03_a_local_tar_in_a_list_is_never_sent_to_aws(
@@ -97,8 +98,8 @@ def test_pain_03_a_local_tar_in_a_list_is_never_sent_to_aws(
         (programs / name).write_text(line, "utf-8")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(programs) + os.pathsep + os.environ["PATH"])
-    assert call("data", "build", "pictures", "-o", "one.tar", "--size", "64", "--workers", "1").code == 0
     config = configure(webdataset_path=["one.tar", f"file:{here / 'one.tar'}", "pictures"])
+    assert call("data", "build", "pictures", "-o", "one.tar", "--size", "64", "--workers", "1").code == 0
     assert call("train", "lora", config, "--dry-run").code == 0
     done = call("train", "lora", config, "--set", "updates=1")
     assert done.code == 0
@@ -150,7 +151,7 @@ def test_pain_05_a_lora_that_does_not_fit_goes_on_with_less(
 
 
 def test_pain_06_a_full_finetune_takes_few_bytes_a_weight(call: Call, configure: Configure) -> None:
-    """All that lives as long as the run is in its checkpoint: 16 bytes a weight with AdamW, 2 here."""
+    """A checkpoint has 6, the weights and what will be exported. With AdamW it has 16, and gradients are not in it."""
     config = configure(
         rank=None,
         lora_alpha=None,
@@ -160,13 +161,11 @@ def test_pain_06_a_full_finetune_takes_few_bytes_a_weight(call: Call, configure:
         master_weights="none",
         fused_backward=True,
         gradient_checkpointing=True,
-        ema_beta=0,
-        ema_iters=1,
     )
     assert call("train", "c", config).code == 0
     base = files.load(packaged("tiny") / "stage_c.safetensors")
     weights = sum(tensor.numel() for tensor in base.values())
-    assert Path("runs/mine/state.safetensors").stat().st_size < 2.1 * weights
+    assert Path("runs/mine/state.safetensors").stat().st_size < 6.1 * weights
     tuned = files.load("runs/mine/export/stage_c.safetensors")
     changed = sum(not torch.equal(tuned[name].float(), tensor.float()) for name, tensor in base.items())
     assert changed > len(base) / 2
@@ -178,21 +177,21 @@ def test_pain_08_eleven_and_twelve_gigabytes_draw_with_every_size(free: float, c
         for bfloat16 in (False, True):
             placed = choose(Machine(torch.device("cuda"), free * 2**30, bfloat16), parameters, 1024)
             assert placed.fits, placed
-    whole = call("generate", "a cat", *FAST, "--offload", "none", "--precision", "float32", "-o", "whole.png")
-    parts = call("generate", "a cat", *FAST, "--offload", "block", "--precision", "float32", "-o", "parts.png")
-    assert (whole.code, parts.code) == (0, 0)
-    assert np.array_equal(pixels("whole.png"), pixels("parts.png"))
+    for offload in ("none", "block"):
+        options = ("--offload", offload, "--precision", "float32", "-o", f"{offload}.png")
+        assert call("generate", "a cat", *FAST, *options).code == 0
+    assert np.array_equal(pixels("none.png"), pixels("block.png"))
 
 
 def test_pain_10_a_seed_and_a_recipe_draw_the_same_picture_again(call: Call) -> None:
     assert call("generate", "a cat", *FAST, "-n", "3", "-o", "cat.png").code == 0
-    alone = [word if word != "5" else "7" for word in FAST]
-    assert call("generate", "a cat", *alone, "-o", "alone.png").code == 0
-    assert call("generate", "--from", "cat-3.png", "-o", "again.png").code == 0
-    third = pixels("cat-3.png")
-    assert np.array_equal(third, pixels("again.png"))
-    assert np.abs(third - pixels("alone.png")).max() <= 1  # a batch may be added up in another order
-    assert np.abs(third - pixels("cat-2.png")).max() > 50
+    assert call("generate", "a cat", *FAST, "--seed", "7", "-o", "alone.png").code == 0
+    for name in ("cat-3", "alone"):
+        assert call("generate", "--from", f"{name}.png", "-o", f"{name}-again.png").code == 0
+    assert np.array_equal(pixels("alone.png"), pixels("alone-again.png"))
+    for name in ("cat-3.png", "cat-3-again.png"):
+        assert np.abs(pixels(name) - pixels("alone.png")).max() <= 1  # a batch may be added up in another order
+    assert np.abs(pixels("cat-2.png") - pixels("alone.png")).max() > 50
 
 
 def test_pain_12_requirements_are_ranges_that_hold_here() -> None:
@@ -207,20 +206,23 @@ def test_pain_12_requirements_are_ranges_that_hold_here() -> None:
         assert requirement.specifier.contains(version(requirement.name).partition("+")[0]), str(requirement)
 
 
-def test_pain_14_all_that_a_reading_process_is_given_can_be_pickled(here: Path, call: Call, configure: Configure) -> None:
+def test_pain_14_all_that_a_reading_process_is_given_can_be_pickled(
+    here: Path, call: Call, configure: Configure
+) -> None:
+    config = configure(**sweep())
     assert call("data", "build", "pictures", "-o", "one.tar", "--size", "64", "--workers", "1").code == 0
-    config = load_config(LoraRun, Path(configure(**sweep())))
-    data = StreamedData(config)
-    stream, stage = pickle.loads(pickle.dumps((data.stream, data.stage)))
-    assert pickle.dumps(stream) == pickle.dumps(data.stream)
-    assert list(map(stream.filters.failed, ({"width": 70}, {"width": 60}))) == [None, data.stream.filters.failed({"width": 60})]
-    assert stage == data.stage
+    data = StreamedData(load_config(LoraRun, Path(config)), torch.device("cpu"))
+    stream, stage = pickle.loads(pickle.dumps((data.stream, data.stage)))  # noqa: S301
+    assert [stream.filters[0](fields) for fields in ({"width": 64}, {"width": 63})] == [True, False]
+    assert stream == data.stream
+    assert stage.batch_size == data.stage.batch_size == 1
 
 
 @pytest.mark.slow
 def test_pain_14_processes_that_were_spawned_read_with_an_official_filter(call: Call, configure: Configure) -> None:
+    config = configure(workers=2, **sweep())
     assert call("data", "build", "pictures", "-o", "one.tar", "--size", "64", "--workers", "1").code == 0
-    done = call("train", "lora", configure(workers=2, **sweep()))
+    done = call("train", "lora", config)
     assert done.code == 0, done.err
 
 
@@ -236,49 +238,54 @@ def sweep() -> dict[str, Any]:
     }
 
 
-def test_pain_15_a_lora_learns_and_shows_it_or_is_warned_of(lora: Path, call: Call, configure: Configure) -> None:
-    rows = metrics(Path("runs/mine"))
-    assert all(row["loss"] > 0 for row in rows)
-    assert [name for name, tensor in files.load(lora).items() if name.endswith("lora_up") and not tensor.any()] == []
-    assert sorted(path.name for path in Path("runs/mine").glob("preview-*")) == ["preview-000001.png", "preview-000002.png"]
-    with Image.open("runs/mine/preview-000002.png") as image:
-        assert image.size == (64, 128)  # without the LoRA, above what it draws
-    sane = call("train", "lora", configure(), "--dry-run", "--set", "experiment_id=new")
-    assert "can't learn" not in sane.out
-    hopeless = configure(rank=256, lora_alpha=1, lr=1e-6, updates=1000, experiment_id="new")
+def test_pain_15_a_lora_learns_and_shows_it_or_is_warned_of(run: Path, call: Call, configure: Configure) -> None:
+    trained = files.load(run / "export" / "mine.safetensors")
+    assert all(tensor.any() for name, tensor in trained.items() if name.endswith("lora_down"))  # 0 at first
+    previews = [pixels(str(run / f"preview-{update:06}.png")) for update in (1, 2)]
+    without, by = zip(*(np.split(preview, 2) for preview in previews), strict=True)  # the LoRA is in the lower half
+    assert np.array_equal(*without)
+    assert not np.array_equal(*by)
+    assert not np.array_equal(without[1], by[1])
+    assert "can't learn" not in call("train", "lora", configure(), "--dry-run").out
+    hopeless = configure(rank=256, lora_alpha=1, lr=1e-6, updates=1000)
     done = call("train", "lora", hopeless, "--dry-run")
     assert "this LoRA can't learn: rank 256, lora_alpha 1 and lr 1e-06" in done.out
     assert "Raise lora_alpha" in done.out
 
 
-def test_pain_16_a_lora_goes_into_every_format_and_draws_the_same(lora: Path, call: Call) -> None:
+def test_pain_16_a_lora_goes_into_every_format_and_draws_the_same(lora: str, call: Call) -> None:
     drawn = {}
     for form in ("official", "onetrainer", "kohya", "comfy", "peft"):
         target = f"{form}.safetensors"
         tokens = ["--without-tokens"] if form == "peft" else []
-        assert call("lora", "convert", str(lora), target, "--to", form, *tokens).code == 0
-        assert re.search(rf"^format: +{form}$", call("lora", "show", target).out, re.MULTILINE)
-        assert call("generate", "a dog", *FAST, "--lora", f"{target}:20", "-o", f"{form}.png").code == 0
-        drawn[form] = pixels(f"{form}.png")
-    assert call("generate", "a dog", *FAST, "-o", "plain.png").code == 0
-    assert np.abs(pixels("plain.png") - drawn["official"]).max() > 20
-    assert {form: np.abs(image - drawn["official"]).max() <= 2 for form, image in drawn.items()} == dict.fromkeys(drawn, True)
-    named = files.load("comfy.safetensors")
-    assert all(name.startswith(("lora_unet_", "lora_prior_unet_", "diffusion_model.", "bundle_emb.")) for name in named)
-    assert "bundle_emb.[mine].clip_g" in named
+        assert call("lora", "convert", lora, target, "--to", form, *tokens).code == 0
+        drawn[form] = draw(call, form, f"{target}:{STRONG}")
+    apart = {form: np.abs(image - drawn["official"]).max() for form, image in drawn.items()}
+    assert max(apart.values()) <= 2, apart
+    assert np.abs(draw(call, "plain") - drawn["official"]).max() > 20
+    assert all(name.startswith(("lora_prior_unet_", "bundle_emb.")) for name in files.load("onetrainer.safetensors"))
+    assert all(name.startswith(("lora_unet_", "bundle_emb.")) for name in files.load("kohya.safetensors"))
 
 
-def test_pain_17_loras_are_stacked_each_with_its_scale_and_range(lora: Path, call: Call) -> None:
-    def draw(name: str, *adapters: str) -> np.ndarray:
-        options = [word for adapter in adapters for word in ("--lora", f"{lora}:{adapter}")]
-        assert call("generate", "a dog", *FAST, *options, "-o", f"{name}.png").code == 0
-        return pixels(f"{name}.png")
+def test_pain_17_loras_are_stacked_each_with_its_scale_and_range(lora: str, call: Call) -> None:
+    assert call("lora", "convert", lora, "other.safetensors", "--to", "kohya", "--without-tokens").code == 0
+    whole = draw(call, "whole", f"{lora}:{STRONG}")
+    parts = draw(call, "parts", f"{lora}:{STRONG / 4}", f"other.safetensors:{STRONG * 3 / 4}")
+    turns = draw(call, "turns", f"{lora}:{STRONG}:0-0.5", f"other.safetensors:{STRONG}:0.5-1")
+    assert max(np.abs(picture - whole).max() for picture in (parts, turns)) <= 2
+    assert np.abs(draw(call, "first", f"{lora}:{STRONG}:0-0.5") - whole).max() > 5
+    assert np.abs(draw(call, "plain") - whole).max() > 20
 
-    whole = draw("whole", "30")
-    assert np.abs(draw("halves", "10", "20") - whole).max() <= 2
-    assert np.abs(draw("turns", "30:0-0.5", "30:0.5-1") - whole).max() <= 2
-    assert np.abs(draw("first", "30:0-0.5") - whole).max() > 5
-    assert np.abs(draw("plain") - whole).max() > 20
+
+STRONG = 4.0
+"""A scale at which two updates show."""
+
+
+def draw(call: Call, name: str, *adapters: str) -> np.ndarray:
+    """A picture drawn with adapters."""
+    options = [word for adapter in adapters for word in ("--lora", adapter)]
+    assert call("generate", "a dog", *FAST, *options, "-o", f"{name}.png").code == 0
+    return pixels(f"{name}.png")
 
 
 def test_pain_18_a_step_is_one_pass_and_stage_b_none_too_many(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +296,9 @@ def test_pain_18_a_step_is_one_pass_and_stage_b_none_too_many(call: Call, monkey
     for kind, name in ((StageC, "c"), (StageB, "b")):
         forward = kind.forward
 
-        def counted(self: Any, x: torch.Tensor, *given: Any, forward: Any = forward, name: str = name, **named: Any) -> Any:
+        def counted(
+            self: Any, x: torch.Tensor, *given: Any, forward: Any = forward, name: str = name, **named: Any
+        ) -> Any:
             rows[name].append(len(x))
             return forward(self, x, *given, **named)
 
@@ -307,11 +316,10 @@ def test_pain_18_a_step_is_one_pass_and_stage_b_none_too_many(call: Call, monkey
 def test_pain_19_odd_sizes_and_batches_are_drawn(size: tuple[int, int], call: Call) -> None:
     given = "x".join(map(str, size))
     assert call("generate", "a cat", *FAST, "-n", "3", "--size", given, "-o", "cat.png").code == 0
-    for name in ("cat.png", "cat-2.png", "cat-3.png"):
+    for name in ("cat-1.png", "cat-2.png", "cat-3.png"):
         assert pixels(name).shape == (size[1], size[0], 3)
     Image.new("RGB", size, "teal").save("odd.png")
-    assert call("reconstruct", "odd.png", "odd.png", "--decoder-steps", "1", "-o", "both/").code == 0
-    assert len(list(Path("both").iterdir())) == 2
+    assert " dB" in call("reconstruct", "odd.png", "--decoder-steps", "1", "-o", "both.png").out
 
 
 def test_pain_21_one_answer_lists_all_files_that_are_missing(call: Call) -> None:
@@ -328,7 +336,9 @@ def test_pain_21_one_answer_lists_all_files_that_are_missing(call: Call) -> None
 
 
 @pytest.mark.parametrize(("task", "own"), [("b", {"generator_checkpoint_path": "stage_b.safetensors"}), ("a", {})])
-def test_pain_22_stage_b_and_stage_a_are_trained_too(task: str, own: dict[str, str], call: Call, configure: Configure) -> None:
+def test_pain_22_stage_b_and_stage_a_are_trained_too(
+    task: str, own: dict[str, str], call: Call, configure: Configure
+) -> None:
     drop = dict.fromkeys(("rank", "lora_alpha", "generator_checkpoint_path"))
     if task == "a":
         drop |= dict.fromkeys(("objective", "loss_weight", "effnet_checkpoint_path", "previewer_checkpoint_path"))
@@ -338,7 +348,6 @@ def test_pain_22_stage_b_and_stage_a_are_trained_too(task: str, own: dict[str, s
     before, after = files.load(packaged("tiny") / name), files.load(f"runs/mine/export/{name}")
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[key].float(), after[key].float()) for key in before)
-    assert call("generate", "a cat", *FAST, "--model", f"runs/mine/export/{name}").code == 0
 
 
 def test_pain_23_the_licence_is_shown_and_your_own_weights_are_yours(
@@ -346,7 +355,7 @@ def test_pain_23_the_licence_is_shown_and_your_own_weights_are_yours(
 ) -> None:
     item = download.Item("stabilityai/stable-cascade", "stage_c_lite_bf16.safetensors", 2_061_634_872, None)
     monkeypatch.setattr(download, "plan", lambda *_, **__: [item])  # what the hub answers
-    monkeypatch.setattr("sys.stdin", open(os.devnull, encoding="utf-8"))  # noqa: SIM115
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     done = call("models", "download", "lite")
     assert done.code == 2
     assert "Non-Commercial Research" in done.out

@@ -214,9 +214,11 @@ def test_stage_b_and_stage_c_share_what_both_need(values: Values, made_up: dict[
     names = ("output_path", "webdataset_path", "image_size", "multi_aspect_ratio", "bucketeer_random_ratio")
     shared = {key: values[key] for key in names}
     data = open_data(parse_config(StageBRun, made_up["b"] | shared | {"batch_size": 2}), CPU)
-    assert data.columns(data.feed.take(0)).keys() == {"semantic", "stage_a"}
+    assert data.columns(data.feed.take(0)).keys() == {
+        *("semantic", "semantic-0.875", "semantic-0.75", "semantic-0.625", "semantic-0.5", "stage_a")
+    }
     folders = Counter(path.name.split("-")[0] for path in (tmp_path / "runs" / "cache").iterdir())
-    assert folders == {"rows": 1, "semantic": 1, "image": 1, "stage_a": 1, "texts": 1}
+    assert folders == {"rows": 1, "semantic": 5, "image": 1, "stage_a": 1, "texts": 1}
 
 
 def test_the_command_makes_a_share_and_says_where(values: Values, tmp_path: Path) -> None:

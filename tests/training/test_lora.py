@@ -10,11 +10,14 @@ import yaml
 from PIL import Image
 
 from littlecascade.adapters.files import Adapter
+from littlecascade.adapters.injection import Layer
+from littlecascade.adapters.merge import merge
 from littlecascade.checkpoint import files
 from littlecascade.checkpoint.networks import load_network, save_network
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.errors import InputError
+from littlecascade.models.stage_b import StageB
 from littlecascade.models.stage_c import StageC
 from littlecascade.presets import TINY
 from littlecascade.training.config_file import parse_config
@@ -116,6 +119,72 @@ def test_what_is_written_is_what_was_trained(run: Callable[..., Any], values: Va
     assert files.load(folder / "x.safetensors")["weights.0.lora_down"].abs().max() > 0
 
 
+@pytest.fixture
+def values_b(values: Values, made_up: dict[str, Values], tmp_path: Path) -> Values:
+    """A LoRA on a made-up Stage B."""
+    network = StageB(TINY.stage_b)
+    generator = torch.Generator().manual_seed(0)
+    network.initialise(generator)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    save_network("stage_b", network, tmp_path / "stage_b.safetensors", dtype=torch.float32)
+    own = {name: values[name] for name in ("output_path", "rank", "lora_alpha", "lr", "updates", "ema_start_iters")}
+    return made_up["b"] | own | {"generator_checkpoint_path": str(tmp_path / "stage_b.safetensors")}
+
+
+def test_a_lora_of_stage_b_begins_as_the_base(values_b: Values) -> None:
+    lora = TASKS["lora_b"].build(parse_config(TASKS["lora_b"].config, values_b))
+    base_values = {key: value for key, value in values_b.items() if key not in ("rank", "lora_alpha")}
+    base = TASKS["b"].build(parse_config(TASKS["b"].config, base_values | {"dropout": 0.0}))
+    raw, draws = lora.feed.take(0), range(4)
+    one, other = (
+        task.loss("lora", task.prepare(raw, Draws(0, draws)), Draws(0, draws, 1), 0.0) for task in (lora, base)
+    )
+    assert torch.equal(one.value, other.value)
+    one.value.backward()
+    assert all(parameter.grad is None for parameter in lora.network.parameters())
+    gradients = [delta.down.grad for delta in lora.changes[0].deltas.by_site.values()]
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+
+
+@pytest.mark.slow
+def test_a_lora_of_stage_b_is_written_as_it_was_trained(values_b: Values, tmp_path: Path) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(yaml.safe_dump(values_b | {"experiment_id": "b"}), "utf-8")
+    folder = train("lora_b", path)
+    assert folder is not None
+    network = load_network("stage_b", Path(values_b["generator_checkpoint_path"]), dtype=torch.float32)
+    deltas = Adapter.load(folder / "b.safetensors").read_deltas({"stage_b": network})["stage_b"].by_site
+    state = files.load(tmp_path / "runs" / "b" / "state.safetensors")
+    for name, delta in deltas.items():
+        up, down = (state[f"ema.lora._deltas.{name.replace('.', '/')}.{factor}"] for factor in ("up", "down"))
+        assert torch.allclose(delta.matrix(torch.empty(0)), up @ down, atol=2e-3 * float((up @ down).abs().max()))
+
+
+@pytest.mark.slow
+def test_changes_of_the_text_tower_are_trained_and_written(
+    run: Callable[..., Any], values: Values, tmp_path: Path
+) -> None:
+    settings = {"text_module_filters": ["q_proj", "v_proj"], "train_tokens": [["[thing]", "^square</w>"]]}
+    folder = run("x", **settings, updates=6)
+    encoder = TextEncoder.load(values["text_path"], torch.float32)
+    network = load_network("stage_c", Path(values["generator_checkpoint_path"]), dtype=torch.float32)
+    adapter = Adapter.load(folder / "x.safetensors")
+    content = adapter.read({"stage_c": network, "text": encoder.tower}, lambda: encoder.tokenizer)
+    assert content.deltas.keys() == {"stage_c", "text"}
+    assert content.tokens is not None
+    assert content.tokens.new == {"[thing]": 1}
+    before = encoder.encode(["a red square"], chunks=1).hidden
+    merged = merge(encoder.tower.state_dict(), encoder.tower, [Layer(content.deltas["text"])])
+    encoder.tower.load_state_dict({name: merged[name] for name in merged})
+    after = TextEncoder(encoder.tower, encoder.tokenizer).encode(["a red square"], chunks=1).hidden
+    assert not torch.allclose(before, after, atol=1e-4)
+    going_on = values | settings | {"lora_checkpoint_path": str(folder / "x.safetensors")}
+    task = TASKS["lora"].build(parse_config(TASKS["lora"].config, going_on))
+    assert torch.allclose(task.vocabulary.embed(**task.vocabulary.read(["a red square"]))[0], after, atol=1e-4)
+
+
 def test_only_the_trained_words_change(values: Values) -> None:
     settings = values | {"train_tokens": [["[thing]", "^square</w>"], ["^red", None]]}
     task = TASKS["lora"].build(parse_config(TASKS["lora"].config, settings))
@@ -145,10 +214,11 @@ def test_it_goes_on_from_the_changes_of_another(run: Callable[..., Any], values:
         for more in ({}, {"lora_checkpoint_path": str(path)})
     )
     stored = Adapter.load(path).read_deltas({"stage_c": first.network})["stage_c"].by_site
-    for name, delta in second.deltas.by_site.items():
-        assert torch.equal(delta.matrix(torch.empty(0)), stored[name].matrix(torch.empty(0)))
+    for name, delta in second.changes[0].deltas.by_site.items():
+        assert torch.allclose(delta.matrix(torch.empty(0)), stored[name].matrix(torch.empty(0)), rtol=1e-5)
+        assert delta.alpha == values["lora_alpha"]
         assert all(factor.dtype == torch.float32 and factor.requires_grad for factor in delta.parameters())
-    assert any(delta.matrix(torch.empty(0)).abs().max() > 0 for delta in second.deltas.by_site.values())
+    assert any(delta.matrix(torch.empty(0)).abs().max() > 0 for delta in second.changes[0].deltas.by_site.values())
     with pytest.raises(InputError, match=r"no LoRA to go on from here: .* rank"):
         TASKS["lora"].build(parse_config(TASKS["lora"].config, values | {"lora_checkpoint_path": str(path), "rank": 3}))
 
@@ -165,7 +235,7 @@ def test_it_learns(values: Values) -> None:
     settings = values | {"rank": 8, "lora_alpha": 8, "module_filters": [".attn", ".channelwise"]}
     task = TASKS["lora"].build(parse_config(TASKS["lora"].config, settings))
     batch = task.prepare(task.feed.take(0), Draws(0, range(4)))
-    optimizer = torch.optim.Adam(task.deltas.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(task.changes[0].deltas.parameters(), lr=3e-3)
     losses: list[float] = []
     for _ in range(40):
         optimizer.zero_grad()

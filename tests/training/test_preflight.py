@@ -12,7 +12,7 @@ from PIL import Image
 
 from littlecascade.checkpoint import places
 from littlecascade.errors import InputError
-from littlecascade.training import preflight
+from littlecascade.training import preflight, preflight_data
 from littlecascade.training.config import RunConfig, StageBRun, StageCRun
 from littlecascade.training.config_file import load_config
 from littlecascade.training.run import train
@@ -74,10 +74,10 @@ def test_a_whole_run_is_ready(tmp_path: Path, pictures: Path) -> None:
     assert f"effnet_checkpoint_path: {TINY / 'effnet_encoder.safetensors'}" in used
     assert f"webdataset_path: {pictures}" in used
     assert f"text_path: {TINY / 'text'}" in used  # of the size, as none is named
-    checks = (preflight.files, preflight.networks, preflight.towers, preflight.data, preflight.samples)
+    checks = (preflight.files, preflight.networks, preflight.towers, preflight_data.places_of, preflight_data.samples)
     lines = [line for check in checks for line in check(config, path.parent)]
     assert {line.level for line in lines} == {"ok"}
-    assert any("first 2 samples open and have captions" in line.text for line in lines)
+    assert any("2 of the first 2 samples open and have captions" in line.text for line in lines)
 
 
 def test_all_that_is_missing_is_one_error_with_what_was_tried_and_the_nearest(tmp_path: Path) -> None:
@@ -185,30 +185,33 @@ def test_towers_have_to_be_as_wide_as_what_they_feed(tmp_path: Path) -> None:
 def test_samples_that_do_not_open_or_say_nothing_are_told(tmp_path: Path, pictures: Path) -> None:
     config, path = load(tmp_path, webdataset_path=str(pictures))
     (pictures / "b.txt").unlink()
-    (line,) = preflight.samples(config, path.parent)
-    assert (line.level, "1 of them without a caption" in line.text) == ("note", True)
+    (line,) = preflight_data.samples(config, path.parent)
+    assert (line.level, "1 of 2 without a caption" in line.text) == ("note", True)
     (pictures / "a.png").write_bytes(b"\x89PNG no more")
-    (line,) = preflight.samples(config, path.parent)
+    line, _ = preflight_data.samples(config, path.parent)
+    assert (line.level, "a.png can't be decoded" in line.text, line.text.endswith("left out.")) == ("note", True, True)
+    (pictures / "b.png").write_bytes(b"nor this")
+    line, _ = preflight_data.samples(config, path.parent)
     assert (line.level, "a.png can't be decoded" in line.text) == ("fix", True)
     shutil.rmtree(pictures)
     pictures.mkdir()
-    (line,) = preflight.samples(config, path.parent)
+    (line,) = preflight_data.samples(config, path.parent)
     assert (line.level, "no picture among" in line.text) == ("fix", True)
 
 
 def test_the_first_samples_of_a_tar_are_opened(tmp_path: Path, pictures: Path) -> None:
     tar = shutil.make_archive(str(tmp_path / "shard-000"), "tar", pictures)
     config, path = load(tmp_path, webdataset_path=tar.replace("000", "{000..000}"))
-    assert [line.level for line in preflight.samples(config, path.parent)] == ["ok"]
-    (line,) = preflight.data(config, path.parent)
+    assert [line.level for line in preflight_data.samples(config, path.parent)] == ["ok"]
+    (line,) = preflight_data.places_of(config, path.parent)
     assert (line.level, "1 tar file" in line.text) == ("ok", True)
 
 
 def test_a_list_of_places_and_places_elsewhere_are_not_looked_into(tmp_path: Path) -> None:
     (tmp_path / "work" / "places.yml").write_text("- s3://bucket/never-asked.tar\n", "utf-8")
     config, path = load(tmp_path, webdataset_path=["places.yml", "https://host.invalid/x.tar", "pipe:never-run"])
-    assert [line.level for line in preflight.data(config, path.parent)] == ["note"] * 3
-    assert list(preflight.samples(config, path.parent)) == []
+    assert [line.level for line in preflight_data.places_of(config, path.parent)] == ["note"] * 3
+    assert list(preflight_data.samples(config, path.parent)) == []
     config, path = load(tmp_path, webdataset_path="plces.yml")
-    (line,) = preflight.data(config, path.parent)
+    (line,) = preflight_data.places_of(config, path.parent)
     assert (line.level, "Did you mean 'places.yml'?" in line.text) == ("fix", True)

@@ -75,7 +75,7 @@ def test_the_last_update_comes_when_the_time_is_up(
     assert timetable.total(step) == step
     assert most - LAST <= step <= most
     assert 1000 + 600 - 2 * LAST <= clock.now <= 1000 + 600 + 3
-    assert lr_scale(step - 1, config(lr_schedule="linear"), timetable.total(step - 1)) <= (LAST + 1) / most
+    assert lr_scale(step - 1, config(lr_schedule="linear"), timetable.total(step - 1)) <= 0.025
 
 
 def test_a_sudden_stop_of_speed_near_the_end_ends_the_run_in_time(config: Callable[..., RunConfig]) -> None:

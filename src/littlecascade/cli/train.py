@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -21,18 +23,26 @@ def add_parser(subparsers: Any, **keywords: Any) -> Parser:
         description="Train a stage. A stopped run goes on when the same command is given again.",
         **keywords,
     )
-    parser.add_argument("task", metavar="TASK", help="a, b, c (stages), lora, compressor, text, image (encoders)")
+    parser.add_argument(
+        "task",
+        metavar="TASK",
+        help="a, b, c (stages), lora, lora_b (of Stage B), compressor, text, image (encoders)",
+    )
     parser.add_argument("config", metavar="CONFIG", type=Path, help="the run configuration, a YAML file")
     values.add_overrides(parser)
     time = parser.add_mutually_exclusive_group()
     time.add_argument(
         "--for",
-        dest="max_minutes",
+        dest="minutes",
         metavar="TIME",
         type=values.duration,
-        help="stop, resumably, after this long: 90m, 10h, 1h30m",
+        help="be done in this time (90m, 10h, 1h30m), with as many of the updates as fit, and go on for as long if "
+        "given again",
     )
-    time.add_argument("--max-minutes", metavar="M", type=values.number, help="the same in minutes")
+    time.add_argument("--max-minutes", metavar="M", type=values.number, help="stop, resumably, after so many minutes")
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew: the run that is there is moved aside, nothing is deleted"
+    )
     parser.add_argument(
         "--fit", action="store_true", help="make batch_size and grad_accum_steps divide where they do not"
     )
@@ -63,9 +73,23 @@ def run(args: Namespace) -> int:
         return 0
     from littlecascade.training.run import train
 
-    weights = train(args.task, args.config, args.overrides, args.max_minutes)
-    print("stopped: the same command goes on from here" if weights is None else weights)
+    try:
+        weights = train(
+            args.task, args.config, args.overrides, args.max_minutes, minutes=args.minutes, restart=args.restart
+        )
+    except KeyboardInterrupt as error:
+        error.add_note(f"what was saved stays, and this goes on from there: {_again(args)}")
+        raise
+    print(f"to go on: {_again(args)}" if weights is None else weights)
     return 0
+
+
+def _again(args: Namespace) -> str:
+    """The command that goes on with this run, as a shell takes it; a time that it was fitted to is kept with it."""
+    words = ["littlecascade", "train", args.task, str(args.config)]
+    words += [word for override in args.overrides for word in ("--set", override)]
+    words += [] if args.max_minutes is None else ["--max-minutes", f"{args.max_minutes:g}"]
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def _fit(args: Namespace) -> list[str]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from littlecascade.data.likeness import BITS, SMALL_SHAPE, Small, difference, small
 from littlecascade.data.pictures import to_rgb
-from littlecascade.data.samples import Sample
+from littlecascade.data.samples import Member
 
 DISTANCE = 8
 """Bits in which the fingerprints of copies differ at the most: more than 90 % of those that were cropped by 2 % of
@@ -37,10 +37,11 @@ _NONE = -1  # where there is no further one
 _MOST = 64  # pictures that one is compared with
 
 _HALF = np.uint64(32)  # bits
-_WAITING = 1 << 14  # pairs that come more than once are sorted out of so many at once
+_AT_ONCE = 1 << 14  # hashes that are looked at, and pairs that are sorted, together
 
 _Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 _Colours = _Numbers = np.ndarray[Any, np.dtype[np.uint32]]
+_Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def alike(
@@ -53,11 +54,16 @@ def alike(
     """
     if not len(fingerprints):
         return
-    kinds, kind_of = _kinds(np.asarray(fingerprints, np.uint64), np.asarray(colours, np.uint32))
-    near = _Neighbours(_close_pairs(*kinds, DISTANCE), len(kinds[0]))
-    firsts = _Chains(len(kinds[0]), len(fingerprints))  # of the groups, by the kind of their first member
+    hashes, tints = np.asarray(fingerprints, np.uint64), np.asarray(colours, np.uint32)
+    kind_of, kinds = _kinds(hashes, tints)
+    near = _Neighbours(_close_pairs(hashes, tints, kinds, DISTANCE))
+    doubtful = np.ones(len(hashes), dtype=bool)
+    doubtful[kinds] = False  # unlike those that are of the kind of an earlier one
+    doubtful[kind_of[doubtful]] = True
+    doubtful[near.kinds] = True
+    firsts = _Chains(len(hashes))  # of the groups, by the kind of their first member
     groups: dict[int, array[int]] = {}
-    for index in np.flatnonzero((near.counts + (np.bincount(kind_of) > 1))[kind_of]).tolist():
+    for index in np.flatnonzero(doubtful).tolist():
         kind = int(kind_of[index])
         candidates = (first for other in (kind, *near.of(kind)) for first in firsts.of(other))
         found = next((first for first in islice(candidates, _MOST) if same(first, index)), None)
@@ -71,8 +77,8 @@ def alike(
 class _Chains:
     """Indices by kind, the newest first, in arrays: so many lists would take much memory."""
 
-    def __init__(self, kinds: int, indices: int) -> None:
-        self._newest, self._before = np.full(kinds, _NONE, np.int32), np.full(indices, _NONE, np.int32)
+    def __init__(self, indices: int) -> None:
+        self._newest, self._before = (np.full(indices, _NONE, np.int32) for _ in range(2))
 
     def add(self, kind: int, index: int) -> None:
         self._before[index], self._newest[kind] = self._newest[kind], index
@@ -84,48 +90,48 @@ class _Chains:
             index = int(self._before[index])
 
 
-def _kinds(hashes: _Hashes, colours: _Colours) -> tuple[tuple[_Hashes, _Colours], _Numbers]:
-    """The distinct pairs of a hash and a colour, and which of them each picture has."""
-    order = np.lexsort((colours, hashes))
-    hashes, colours = hashes[order], colours[order]
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (hashes[1:] != hashes[:-1]) | (colours[1:] != colours[:-1])
+def _kinds(hashes: _Hashes, colours: _Colours) -> tuple[_Numbers, _Numbers]:
+    """Of each picture the first that has its hash and its colour, which stands for their kind; and those firsts."""
+    order = np.lexsort((colours, hashes)).astype(np.uint32)
+    new = np.zeros(len(order), dtype=bool)
+    new[:1] = True
+    for ordered in (hashes[order], colours[order]):
+        new[1:] |= ordered[1:] != ordered[:-1]
     kind_of = np.empty(len(order), dtype=np.uint32)
-    kind_of[order] = np.cumsum(new, dtype=np.uint32) - 1
-    return (hashes[new], colours[new]), kind_of
+    firsts = order[new]
+    kind_of[order] = firsts[np.cumsum(new, dtype=np.uint32) - np.uint32(1)]
+    return kind_of, firsts
 
 
 class _Neighbours:
     """Of each kind the others that are near, out of pairs that may come more than once."""
 
-    def __init__(self, pairs: Iterable[tuple[_Numbers, _Numbers]], kinds: int) -> None:
+    def __init__(self, pairs: Iterable[tuple[_Numbers, _Numbers]]) -> None:
         found, waiting = np.empty(0, np.uint64), list[_Hashes]()
         for one, other in pairs:
             lower, upper = np.minimum(one, other), np.maximum(one, other)
             waiting.append(lower.astype(np.uint64) << _HALF | upper)
-            if sum(map(len, waiting)) > max(_WAITING, len(found) // 4):
+            if sum(map(len, waiting)) > max(_AT_ONCE, len(found) // 4):
                 found, waiting = np.unique(np.concatenate([found, *waiting])), []
         found = np.unique(np.concatenate([found, *waiting]))
         found = np.concatenate([found, found << _HALF | found >> _HALF])
         found.sort()
-        self._others = found.astype(np.uint32)  # the lower half of each
-        self.counts = np.bincount((found >> _HALF).astype(np.int64), minlength=kinds).astype(np.uint32)
-        self._ends = np.cumsum(self.counts, dtype=np.uint32)
+        self.kinds, self._others = (found >> _HALF).astype(np.uint32), found.astype(np.uint32)
 
     def of(self, kind: int) -> list[int]:
         """Those that are near, in rising order."""
-        end = int(self._ends[kind])
-        return self._others[end - int(self.counts[kind]) : end].tolist()
+        start, end = (int(np.searchsorted(self.kinds, np.uint32(kind), side)) for side in ("left", "right"))
+        return self._others[start:end].tolist()
 
 
 class Comparison:
-    """Whether two samples' pictures are copies. Each is decoded when it is first asked about; a file keeps the results.
+    """Whether two pictures are copies. Each is decoded when it is first asked about; a file keeps the results.
 
     It is a context manager, which removes the file. A picture that can't be read is a copy of none.
     """
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
+    def __init__(self, pictures: Sequence[Member]) -> None:
+        self._pictures = pictures
         self._places: dict[int, int | None] = {}
         with ExitStack() as stack:
             self._file = stack.enter_context(tempfile.TemporaryFile())
@@ -138,14 +144,14 @@ class Comparison:
         self._stack.close()
 
     def __call__(self, one: int, other: int) -> bool:
-        """Whether the samples with these indices are copies."""
+        """Whether the pictures with these indices are copies."""
         first, second = self._small(one), self._small(other)
         return first is not None and second is not None and difference(first, second) <= DIFFERENCE
 
     def _small(self, index: int) -> Small | None:
         size = int(np.prod(SMALL_SHAPE))
         if index not in self._places:
-            made = _decoded(self._samples[index])
+            made = _decoded(self._pictures[index])
             self._places[index] = None if made is None else self._file.seek(0, io.SEEK_END)
             if made is not None:
                 self._file.write(made.tobytes())
@@ -156,19 +162,23 @@ class Comparison:
         return np.frombuffer(self._file.read(size), dtype=np.uint8).reshape(SMALL_SHAPE)
 
 
-def _decoded(sample: Sample) -> Small | None:
+def _decoded(picture: Member) -> Small | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of them was told before
-            with Image.open(io.BytesIO(sample.picture.read())) as opened:
+            with Image.open(io.BytesIO(picture.read())) as opened:
                 opened.draft(None, (2 * SMALL_SHAPE[1], 2 * SMALL_SHAPE[0]))
                 return small(to_rgb(opened))
     except Exception:  # a broken file makes Pillow's decoders raise almost anything, and a server may be gone
         return None
 
 
-def _close_pairs(hashes: _Hashes, colours: _Colours, distance: int) -> Iterator[tuple[_Numbers, _Numbers]]:
-    """Pairs of places of hashes at most `distance` bits apart and of about the same colour; some come more than once.
+def _close_pairs(
+    hashes: _Hashes, colours: _Colours, chosen: _Numbers, distance: int
+) -> Iterator[tuple[_Numbers, _Numbers]]:
+    """Pairs of the chosen whose hashes are at most `distance` bits apart, and of about the same colour.
+
+    Some come more than once.
 
     The bits are dealt out to distance + 2 blocks. Differing bits can spoil `distance` of them at the most, so that such
     a pair has two equal blocks: only hashes that share two blocks are compared.
@@ -177,28 +187,28 @@ def _close_pairs(hashes: _Hashes, colours: _Colours, distance: int) -> Iterator[
     masks = [sum(1 << bit for bit in range(block, BITS, blocks)) for block in range(blocks)]
     for one, other in combinations(masks, 2):
         mask = np.uint64(one | other)
-        order = np.argsort(hashes & mask).astype(np.uint32)
-        ordered = hashes[order]
-        step, places = 1, np.flatnonzero(ordered[1:] & mask == ordered[:-1] & mask)
-        while len(places):
-            close = places[_within(ordered[places] ^ ordered[places + step], distance)]
-            first, second = order[close], order[close + step]
-            alike = _of_one_colour(colours[first], colours[second])
-            if alike.any():
-                yield first[alike], second[alike]
-            step += 1
-            places = places[places < len(order) - step]
-            places = places[ordered[places] & mask == ordered[places + step] & mask]
+        order = chosen[np.argsort(hashes[chosen] & mask)]
+        for start in range(0, len(order), _AT_ONCE):
+            step, places = 1, np.arange(start, min(start + _AT_ONCE, len(order)), dtype=np.uint32)
+            while len(places := places[places < len(order) - step]):
+                first, second = order[places], order[places + step]
+                differences = hashes[first] ^ hashes[second]
+                shared = differences & mask == 0
+                close = shared & _within(differences, distance)
+                close[close] = _of_one_colour(colours[first[close]], colours[second[close]])
+                if close.any():
+                    yield first[close], second[close]
+                places, step = places[shared], step + 1
 
 
-def _within(differences: _Hashes, distance: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _within(differences: _Hashes, distance: int) -> _Flags:
     """Whether each number has at most `distance` bits set."""
     for _ in range(distance):
         differences = differences & (differences - np.uint64(1))  # clears the lowest bit
     return differences == 0
 
 
-def _of_one_colour(one: _Colours, other: _Colours) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _of_one_colour(one: _Colours, other: _Colours) -> _Flags:
     """Whether colours (0xRRGGBB) are about the same, one of them perhaps brighter."""
     first, second = (colours[..., None] >> np.array([16, 8, 0], np.uint32) & 255 for colours in (one, other))
     brighter = (first.sum(-1, keepdims=True) + 1) / (second.sum(-1, keepdims=True) + 1)

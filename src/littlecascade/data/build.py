@@ -11,10 +11,11 @@ import hashlib
 import io
 import json
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 from PIL import Image, ImageColor
@@ -27,11 +28,12 @@ from littlecascade.data.lazy import Made
 from littlecascade.data.outcome import Findings, Report, named
 from littlecascade.data.render import FORMATS, Marks, Refused, Rendered, Rendering, in_order, measure, render
 from littlecascade.data.shards import Done, Journal, Line, ShardWriter, Target, write_whole
-from littlecascade.data.sources import Sample, find_samples
+from littlecascade.data.sources import Member, Sample, find_samples
 from littlecascade.errors import InputError, suggest
 
 MODEL = "model:"
 """What a source of captions begins with that is a model."""
+_FORM = 2  # of what a build writes: raise it when it changes, so that none is gone on with in another form
 _TOGETHER = 8  # pictures that a model describes at once
 
 Item = tuple[int, Rendered | Refused]
@@ -170,7 +172,7 @@ def _plan(samples: Sequence[Sample], target: Target, settings: Settings) -> Line
         digest.update(settings.table.read_bytes())
     limit = target.limit.samples or f"{target.limit.bytes} bytes"
     options = settings.to_json() | ({} if target.single else {"shard-size": limit})
-    return {"pictures": len(samples), "state": digest.hexdigest()[:16], "settings": options}
+    return {"form": _FORM, "pictures": len(samples), "state": digest.hexdigest()[:16], "settings": options}
 
 
 def _begun(source: str, target: Target, plan: Line) -> tuple[Line, list[tuple[Done, Line]]] | None:
@@ -188,6 +190,8 @@ def _begun(source: str, target: Target, plan: Line) -> tuple[Line, list[tuple[Do
         for key, value in plan["settings"].items()
         if former["settings"].get(key) != value
     ]
+    if former.get("form") != plan["form"]:
+        changes.append("by another version of littlecascade")
     if former["state"] != plan["state"]:
         changes.append(f"'{source}' has changed: {former['pictures']} pictures then, {plan['pictures']} now")
     raise InputError(
@@ -209,7 +213,7 @@ def _survey(samples: Sequence[Sample], settings: Settings, workers: int) -> list
             colours.append(mark.colour)
             sizes.append(mark.pixels)
     dropped: list[tuple[int, int]] = []
-    with Comparison(Made(len(numbers), lambda place: samples[numbers[place]])) as same:
+    with Comparison(Made(len(numbers), lambda place: samples[numbers[place]].picture)) as same:
         for group in alike(fingerprints, colours, same):
             kept = max(group, key=lambda place: (sizes[place], -place))
             dropped += [(numbers[place], numbers[kept]) for place in group if place != kept]
@@ -220,8 +224,12 @@ def _copies(
     findings: Findings, samples: Sequence[Sample], target: Target, shards: Sequence[Done]
 ) -> Sequence[Sequence[str]]:
     """The names of those that were written and are copies of one another, compared as they lie in the shards."""
-    written = find_samples([str(target.shard(number).absolute()) for number in range(len(shards))]) if shards else []
-    with Comparison(written) as same:
+    ends = list(accumulate(shard.samples for shard in shards))
+
+    def picture(place: int) -> Member:
+        return findings.picture(place, target.shard(bisect_right(ends, place)))
+
+    with Comparison(Made(len(findings.sources), picture)) as same:
         groups = [array("I", group) for group in alike(findings.fingerprints, findings.colours, same)]
     sources = findings.sources
     return Made(len(groups), lambda number: [samples[sources[place]].name for place in groups[number]])
@@ -299,8 +307,8 @@ def _shards(
                 index, outcome = item
                 if isinstance(outcome, Refused):
                     found.refused(index, outcome.kind, outcome.detail)
-                elif writer.add(f"{count + 1:06}", outcome.members):
-                    found.written(index, outcome.marks, outcome.notes)
+                elif place := writer.add(f"{count + 1:06}", outcome.members):
+                    found.written(index, outcome.marks, place, outcome.notes)
                     count += 1
                 else:
                     break

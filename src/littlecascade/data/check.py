@@ -156,7 +156,7 @@ def _doubles(looks: Looks) -> Iterator[Finding]:
             yield Finding(Kind.COPY, names[copy], f"the same file as {names[original]}")
     unlike = np.unique(originals)
     fingerprints, colours = (np.asarray(column)[unlike] for column in (looks.fingerprints, looks.colours))
-    with Comparison(Made(len(unlike), lambda place: looks.samples[unlike[place]])) as same:
+    with Comparison(Made(len(unlike), lambda place: looks.samples[unlike[place]].picture)) as same:
         for group in alike(fingerprints, colours, same):
             original, *others = (names[unlike[place]] for place in group)
             yield from (Finding(Kind.ALIKE, name, f"looks like {original}") for name in others)

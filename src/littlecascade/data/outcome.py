@@ -11,12 +11,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tarfile import BLOCKSIZE
 
 import numpy as np
 
 from littlecascade.data.lazy import Lazy, Made, json_pieces
 from littlecascade.data.render import Marks
-from littlecascade.data.samples import Sample
+from littlecascade.data.samples import Member, Sample
 from littlecascade.data.shards import Done, Line
 
 Named = Mapping[str, Sequence[tuple[str, str]]]
@@ -70,23 +71,27 @@ Problems = dict[str, Problem]
 
 @dataclass
 class Findings:
-    """What is known of sources that were dealt with: problems, and the marks of those that were written."""
+    """What is known of sources that were dealt with: problems and, of those that were written, the marks of the picture
+    and where it lies in its shard: at which block, and how many bytes."""
 
     left_out: Problems = field(default_factory=dict)
     notes: Problems = field(default_factory=dict)
     sources: array[int] = field(default_factory=lambda: array("I"))
     fingerprints: array[int] = field(default_factory=lambda: array("Q"))
     colours: array[int] = field(default_factory=lambda: array("I"))
+    blocks: array[int] = field(default_factory=lambda: array("I"))
+    sizes: array[int] = field(default_factory=lambda: array("I"))
 
     def refused(self, index: int, kind: str, found: str) -> None:
         """Count a source as left out."""
         self.left_out.setdefault(kind, Problem()).add(index, found)
 
-    def written(self, index: int, marks: Marks, notes: Mapping[str, str]) -> None:
+    def written(self, index: int, marks: Marks, place: Member, notes: Mapping[str, str]) -> None:
         """Count a source as written."""
         for kind, found in notes.items():
             self.notes.setdefault(kind, Problem()).add(index, found)
-        for column, value in zip(self._columns(), (index, marks.fingerprint, marks.colour), strict=True):
+        values = (index, marks.fingerprint, marks.colour, place.offset // BLOCKSIZE, place.size)
+        for column, value in zip(self._columns(), values, strict=True):
             column.append(value)
 
     def extend(self, other: Findings) -> None:
@@ -103,7 +108,7 @@ class Findings:
             key: {kind: problem.to_json() for kind, problem in kinds.items()}
             for key, kinds in (("left_out", self.left_out), ("notes", self.notes))
         }
-        return {**problems, "marks": list(map(_written, self._columns()))}
+        return {**problems, "pictures": list(map(_written, self._columns()))}
 
     @classmethod
     def from_json(cls, line: Line) -> Findings:
@@ -111,10 +116,15 @@ class Findings:
         left_out, notes = (
             {kind: Problem.from_json(problem) for kind, problem in line[key].items()} for key in ("left_out", "notes")
         )
-        return cls(left_out, notes, *(_read(code, text) for code, text in zip("IQI", line["marks"], strict=True)))
+        columns = (_read(code, text) for code, text in zip("IQIII", line["pictures"], strict=True))
+        return cls(left_out, notes, *columns)
 
-    def _columns(self) -> tuple[array[int], array[int], array[int]]:
-        return self.sources, self.fingerprints, self.colours
+    def picture(self, place: int, shard: Path) -> Member:
+        """Where a picture lies that was written as number `place`, in this shard."""
+        return Member(shard, self.blocks[place] * BLOCKSIZE, self.sizes[place])
+
+    def _columns(self) -> tuple[array[int], ...]:
+        return self.sources, self.fingerprints, self.colours, self.blocks, self.sizes
 
 
 def _written(numbers: array[int]) -> str:

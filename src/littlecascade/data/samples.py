@@ -1,6 +1,7 @@
 """Samples, and an index of many of them that takes some tens of bytes for each.
 
-A sample is what shares a stem: `cat.jpg`, `cat.txt` (one caption a line, each an alternative), `cat.json` (any fields).
+A sample is what shares a stem: `cat.jpg`, `cat.txt` (one caption a line, each an alternative), `cat.json` (any fields),
+and `cat-masklabel.png` or `cat.mask.png`, which is white where the picture counts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from littlecascade.errors import InputError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 SIDECAR_SUFFIXES = (".txt", ".json")
+MASKS = ("-masklabel", ".mask")
+"""How the stem of a mask ends, behind that of its picture."""
 _NONE = -1  # where there is no such member
 
 _Places = np.ndarray[Any, np.dtype[np.int32]]
@@ -56,6 +59,7 @@ class Sample:
     picture: Member
     text: Member | None = None
     fields: Member | None = None
+    mask: Member | None = None
 
     def captions(self) -> list[str]:
         """The alternatives of the `.txt` member, one a line, blank lines left out."""
@@ -128,25 +132,25 @@ class Group(Lazy[Sample]):
     def __init__(self, members: Members, prefix: str = "") -> None:
         self._members, self._prefix = members, prefix
         keys, places = _by_suffix(members.names)
-        _, first = np.unique(keys[0], return_index=True)
-        first.sort()
+        first = _firsts(keys[0])
         stems = keys[0][first]
         sidecars = (_last(*column, stems) for column in zip(keys[1:], places[1:], strict=True))
-        self._pictures, (self._texts, self._fields) = places[0][first], sidecars
+        self._pictures, (self._texts, self._fields, self._masks) = places[0][first], sidecars
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def item(self, index: int) -> Sample:
         """The item with an index that is in range."""
-        picture, text, fields = (int(column[index]) for column in (self._pictures, self._texts, self._fields))
+        columns = (self._texts, self._fields, self._masks)
+        picture, *beside = (int(column[index]) for column in (self._pictures, *columns))
         name = self._prefix + self._members.names[picture]
-        return Sample(name, self._members[picture], self._sidecar(text), self._sidecar(fields))
+        return Sample(name, self._members[picture], *map(self._sidecar, beside))
 
     def unused(self) -> Iterator[str]:
         """The names of the members that belong to no sample."""
         used = np.zeros(len(self._members) + 1, dtype=bool)  # the last for `_NONE`
-        for places in (self._pictures, self._texts, self._fields):
+        for places in (self._pictures, self._texts, self._fields, self._masks):
             used[places] = True
         return (self._prefix + self._members.names[place] for place in np.flatnonzero(~used[:-1]).tolist())
 
@@ -194,19 +198,45 @@ def is_hidden(name: str) -> bool:
     return not last or last.startswith(".")
 
 
+def masked(stem: str) -> str | None:
+    """The stem of the picture whose mask has this one; None for what is no mask.
+
+    >>> masked("deep/cat-masklabel"), masked("cat.mask"), masked("cat"), masked(".mask")
+    ('deep/cat', 'cat', None, None)
+    """
+    found = (stem.removesuffix(ending) for ending in MASKS if stem.endswith(ending))
+    own = next(found, "")
+    return own if own and not own.endswith("/") else None
+
+
 def _by_suffix(names: Sequence[str]) -> tuple[list[_Keys], list[_Places]]:
-    """Of the pictures, the texts and the fields, in their order: what stands for their stems, and their places."""
+    """Of the pictures, texts, fields and masks, in their order: what stands for their stems, and their places."""
+    mask = 1 + len(SIDECAR_SUFFIXES)
     kinds = dict.fromkeys(PICTURE_SUFFIXES, 0) | {suffix: kind for kind, suffix in enumerate(SIDECAR_SUFFIXES, 1)}
 
     def marked() -> Iterator[tuple[int, int]]:
         for name in names:
             stem, suffix = stem_and_suffix(name)
+            kind = _NONE if is_hidden(name) else kinds.get(suffix, _NONE)
+            if kind == 0 and (own := masked(stem)) is not None:
+                stem, kind = own, mask
             # 64 bits of a hash: two of a million stems share them once in 10^7 times
-            yield hash(stem), _NONE if is_hidden(name) else kinds.get(suffix, _NONE)
+            yield hash(stem), kind
 
     marks = np.fromiter(marked(), dtype=[("key", np.int64), ("kind", np.int8)], count=len(names))
-    places = [np.flatnonzero(marks["kind"] == kind).astype(np.int32) for kind in range(1 + len(SIDECAR_SUFFIXES))]
+    places = [np.flatnonzero(marks["kind"] == kind).astype(np.int32) for kind in range(mask + 1)]
     return [marks["key"][some] for some in places], places
+
+
+def _firsts(keys: _Keys) -> _Places:
+    """The place of the first of each key, in rising order; `np.unique` does it with twice the memory."""
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    ordered = keys[order]
+    new = np.ones(len(keys), dtype=bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    first = order[new]
+    first.sort()
+    return first
 
 
 def _last(keys: _Keys, places: _Places, wanted: _Keys) -> _Places:

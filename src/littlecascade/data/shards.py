@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
+from littlecascade.data.samples import Member
 from littlecascade.errors import InputError
 
 SHARD_SIZE = "10000"
@@ -143,14 +144,18 @@ class ShardWriter:
         self._file.close()
         self._part.unlink(missing_ok=True)
 
-    def add(self, name: str, members: Mapping[str, bytes]) -> bool:
-        """Write a sample's members, given by suffix. Returns whether there was room; the first sample always has."""
-        written = b"".join(_member(f"{name}.{suffix}", content) for suffix, content in members.items())
-        if self.samples and not self._has_room(len(written)):
-            return False
-        self._file.write(written)
+    def add(self, name: str, members: Mapping[str, bytes]) -> Member | None:
+        """Write a sample's members, given by suffix. Returns where the first lies, or None if there was no room.
+
+        The first sample always has.
+        """
+        written = [_member(f"{name}.{suffix}", content) for suffix, content in members.items()]
+        if self.samples and not self._has_room(sum(map(len, written))):
+            return None
+        start = self._file.tell()
+        self._file.writelines(written)
         self.samples += 1
-        return True
+        return Member(self._path, start + tarfile.BLOCKSIZE, len(next(iter(members.values()))))
 
     def close(self, end: int) -> Done:
         """Finish the file and give it its name. `end` is the number of the first source behind it."""
@@ -198,7 +203,7 @@ class Journal:
         """Begin it, with the shards that are kept."""
         self._path = target.journal
         lines = ({"shard": asdict(shard), **known} for shard, known in done)
-        write_whole(self._path, map(_line, chain([head], lines)))
+        write_whole(self._path, chain.from_iterable(map(_line, chain([head], lines))))
 
     @staticmethod
     def read(target: Target) -> tuple[Line, list[tuple[Done, Line]]] | None:
@@ -222,11 +227,13 @@ class Journal:
     def add(self, shard: Done, known: Line) -> None:
         """Note that a shard is complete."""
         with self._path.open("a", encoding="utf-8", newline="\n") as handle:
-            handle.write(_line({"shard": asdict(shard), **known}))
+            handle.writelines(_line({"shard": asdict(shard), **known}))
 
 
-def _line(values: Line) -> str:
-    return json.dumps(values) + "\n"
+def _line(values: Line) -> Iterator[str]:
+    """In pieces, since a line has some hundred thousand letters."""
+    yield from json.JSONEncoder().iterencode(values)
+    yield "\n"
 
 
 def _json_lines(path: Path) -> Iterator[Line]:

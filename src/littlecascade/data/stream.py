@@ -27,7 +27,7 @@ from littlecascade.data.order import EpochOrder, derive_seed
 from littlecascade.data.pipes import Pipe
 from littlecascade.data.places import open_place, resolve
 from littlecascade.data.remote import RemoteFile
-from littlecascade.data.samples import PICTURE_SUFFIXES, is_hidden, stem_and_suffix
+from littlecascade.data.samples import PICTURE_SUFFIXES, is_hidden, masked, stem_and_suffix
 from littlecascade.data.tars import Entry, Problem, scan
 from littlecascade.errors import InputError
 
@@ -329,14 +329,14 @@ class _Forwards:
 def _members(read: _Forwards, suffixes: Container[str]) -> Iterator[tuple[str, str, Entry | Problem]]:
     """Stem, suffix and place of the files that count; of the end of a damaged tar, `_DAMAGE`, why, and where.
 
-    Hidden files don't count: some archivers add a `._name` beside each.
+    Hidden files don't count: some archivers add a `._name` beside each. Nor do masks.
     """
     for member in scan(read, sys.maxsize):
         if isinstance(member, Problem) and (member.fatal or not member.name):
             yield _DAMAGE, f"{member.name or 'it'} {member.reason}", member
             return
         stem, suffix = stem_and_suffix(member.name)
-        if suffix[1:] in suffixes and not is_hidden(member.name):
+        if suffix[1:] in suffixes and not is_hidden(member.name) and masked(stem) is None:
             yield stem, suffix[1:], member
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -12,11 +13,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
 from littlecascade.data.batches import Box, BucketBatches, Tile
 from littlecascade.data.buckets import Buckets, Size
 from littlecascade.data.expressions import EvaluationError
 from littlecascade.data.getters import CaptionGetter, Filter, first_failure
 from littlecascade.data.order import derive_seed
+from littlecascade.data.pictures import cut
 from littlecascade.data.remote import RemoteFile
 from littlecascade.data.sources import Sample
 from littlecascade.data.stream import Address, Example, Skip
@@ -117,6 +122,38 @@ class Source:
         while group := list(islice(ahead, READ_AHEAD)):
             yield from pool.map(self.cut, group)
 
+    def mask(self, row: Row) -> np.ndarray[Any, Any]:
+        """(H, W) uint8, the mask of a row's picture, cut as that is; all 255 where it has none.
+
+        Raises `InputError` for one that can't be read, or is of another shape than the picture.
+        """
+        image = self._mask(row)
+        if image is None:
+            return np.full((row.size[1], row.size[0]), 255, dtype=np.uint8)
+        try:
+            return np.asarray(cut(image.convert("L"), row.original, row.crop, row.size, Image.Resampling.BILINEAR))
+        except Exception as error:  # a broken file makes Pillow's decoders raise almost anything
+            raise InputError(f"the mask of {row.name} can't be decoded: {error}.") from None
+
+    def check_masks(self, rows: Iterable[Row]) -> None:
+        """Raise `InputError` for a mask that is none, or of another shape than its picture; none is decoded."""
+        for row in rows:
+            self._mask(row)
+
+    def _mask(self, row: Row) -> Image.Image | None:
+        """A row's mask, not yet decoded, if there is one."""
+        mask = self.samples[row.sample].mask
+        if mask is None:
+            return None
+        try:
+            image = Image.open(io.BytesIO(mask.read()))
+        except UnidentifiedImageError:
+            raise InputError(f"the mask of {row.name} is no picture.") from None
+        if abs(image.width * row.original[1] - image.height * row.original[0]) > max(*image.size, *row.original):
+            shapes = f"{image.width} x {image.height}, and the picture {row.original[0]} x {row.original[1]}"
+            raise InputError(f"the mask of {row.name} has another shape than the picture: {shapes}.")
+        return image
+
     @cached_property
     def _cutter(self) -> BucketBatches:
         return BucketBatches(self.buckets, 1, self.random_ratio, random_crop=False)
@@ -141,7 +178,7 @@ def _fingerprint(samples: Sequence[Sample]) -> str:
 
     digest = hashlib.sha256()
     for sample in samples:
-        for member in (sample.picture, sample.text, sample.fields):
+        for member in (sample.picture, sample.text, sample.fields, sample.mask):
             if member is not None:
                 digest.update(f"{member.file.name} {state(member.file)} {member.offset} {member.size}\n".encode())
     return digest.hexdigest()[:16]

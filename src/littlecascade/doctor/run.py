@@ -11,7 +11,7 @@ from littlecascade.checkpoint import files
 from littlecascade.checks import Line
 from littlecascade.doctor import stock
 from littlecascade.errors import InputError, suggest
-from littlecascade.training import preflight
+from littlecascade.training import preflight, preflight_data
 from littlecascade.training.config import DiffusionRun, RunConfig
 from littlecascade.training.config_file import load_config
 from littlecascade.training.kinds import KINDS, kind_of
@@ -107,6 +107,7 @@ CHECKS: tuple[Callable[[Run], Iterable[Line]], ...] = (
     settings,
     batch,
     resumed,
-    *map(_preflight, (preflight.files, preflight.networks, preflight.towers, preflight.data, preflight.samples)),
+    *map(_preflight, (preflight.files, preflight.extras, preflight.networks, preflight.towers, preflight.adapters)),
+    *map(_preflight, (preflight_data.places_of, preflight_data.samples)),
     room,
 )

@@ -9,11 +9,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,13 +36,15 @@ def dataless() -> Iterator[None]:
     Numbers are `FLOAT`, whole numbers 0, conditions true; a mask takes all. torch's global generator is as before
     afterwards. Tensors with data can be read within, and no tensor made within is of any use outside.
     """
+    import_module("torch._dynamo")  # which torch does by and by, and which must see what is replaced below as it was
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=".*(lr_scheduler|CUDA is not available|torch.cpu).*")
-        stack.enter_context(_replaced(F, "scaled_dot_product_attention", _attend(F.scaled_dot_product_attention)))
-        stack.enter_context(_replaced(torch, "Generator", _generator(torch.Generator)))
-        stack.enter_context(_replaced(torch.Tensor, "numpy", _numpy))
+        stack.enter_context(replaced(F, "scaled_dot_product_attention", _attend(F.scaled_dot_product_attention)))
+        stack.enter_context(replaced(torch, "Generator", _generator(torch.Generator)))
+        stack.enter_context(replaced(torch.Tensor, "numpy", _numpy))
+        stack.enter_context(replaced(nn.Module, "_apply", _apply))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_Values())
         yield
@@ -89,12 +92,27 @@ def _generator(original: type[torch.Generator]) -> Callable[..., torch.Generator
     return lambda device="cpu": original("cpu" if torch.device(device) == GPU else device)
 
 
+def _apply(module: nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """What is behind `Module.to` and the like, which would want to swap its tensors for others, and can't."""
+    for child in module.children() if recurse else ():
+        child._apply(convert)
+    for name, parameter in module.named_parameters(recurse=False):
+        converted = convert(parameter.data)
+        if converted.device == parameter.device:
+            parameter.data = converted
+        else:
+            module.register_parameter(name, nn.Parameter(converted, parameter.requires_grad))
+    module._buffers.update({name: convert(buffer) for name, buffer in module.named_buffers(recurse=False)})
+    return module
+
+
 def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
     return np.zeros(tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within: an attribute of a module or class is another."""
     before = getattr(owner, name)
     own = name in vars(owner)
     setattr(owner, name, value)

@@ -33,9 +33,15 @@ def divided(weights: Mapping[str, Tensor], factors: Mapping[str, Factor]) -> dic
     """What makes each of the weights, multiplied by its factor if it has one, in float32."""
 
     def make(name: str) -> Tensor:
-        return weights[name].float() * factors[name] if name in factors else weights[name]
+        weight = weights[name]
+        return weight.float() * _beside(weight, factors[name]) if name in factors else weight
 
     return {name: partial(make, name) for name in weights}
+
+
+def _beside(weight: Tensor, factor: Factor) -> Factor:
+    """A factor on the device of what it multiplies."""
+    return factor.to(weight.device) if isinstance(factor, Tensor) else factor
 
 
 def place(
@@ -99,7 +105,8 @@ def undivide(network: Trunk) -> None:
     """Take back a division, in the network's weights, too, as far as their type still holds what they were."""
     factors, _ = network.divide_stream(1 / network.divisor)
     for name, factor in factors.items():
-        network.get_parameter(name).mul_(factor)
+        parameter = network.get_parameter(name)
+        parameter.mul_(_beside(parameter, factor))
 
 
 def _needed(network: Trunk) -> float:

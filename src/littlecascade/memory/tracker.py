@@ -19,6 +19,9 @@ OTHER = "activations"
 """The kind of storages that nobody marked: what forward and backward make and drop."""
 
 
+_DEVICE = torch.ops.prim.device.default  # which every look at a fake tensor's device is
+
+
 @dataclass(frozen=True)
 class Peak:
     """The most that was alive at once in a phase. bytes: by kind of storage."""
@@ -66,6 +69,8 @@ class Tracker(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if func is _DEVICE:
+            return result
         self.see(result)
         if self.on_call is not None:
             self.on_call(func, args, kwargs, result)
@@ -85,12 +90,10 @@ class Tracker(TorchDispatchMode):
 
     @contextmanager
     def kind(self, kind: str) -> Iterator[None]:
-        """Within: storages that come about and are still alive at the end are of this kind, unless marked otherwise."""
+        """Within: storages that come about and are still alive at the end are of this kind."""
         first = len(self._sizes)
         yield
-        for number in self._numbers.values():
-            if number >= first:
-                self._kinds.setdefault(number, kind)
+        self._kinds |= {number: kind for number in self._numbers.values() if number >= first}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from littlecascade.checkpoint import places
+from littlecascade.data.buckets import parse_ratios
+from littlecascade.data.getters import parse_captions_getter, parse_filters
 from littlecascade.errors import InputError
 from littlecascade.training import paths
 from littlecascade.training.batch import micro_batch
@@ -114,6 +116,7 @@ class RunConfig(OfficialKeys):
     bucketeer_random_ratio: Share = 0.05
     captions_getter: list[str] | None = None
     dataset_filters: list[str | list[str]] | None = None
+    default_caption: str | None = None  # ours; of pictures that have none, which without it are learnt without words
     cache: bool = True  # ours; false reads the data in a sweep and encodes anew at each visit
     cache_path: Path | None = None  # ours; a folder `cache` inside output_path if not given
     workers: NonNegativeInt = 2  # ours; processes that read and decode where nothing is cached
@@ -145,6 +148,10 @@ class RunConfig(OfficialKeys):
         from littlecascade.presets import find_preset
 
         find_preset(self.model_version)
+        parse_filters(self.dataset_filters)
+        parse_captions_getter(self.captions_getter)
+        if self.multi_aspect_ratio:
+            parse_ratios(self.multi_aspect_ratio)
         micro_batch(self.batch_size, self.grad_accum_steps)
         if self.fused_backward and self.grad_accum_steps > 1:
             raise InputError(
@@ -253,11 +260,19 @@ class DiffusionRun(RunConfig):
     loss_weight: Literal["p2", "min_snr", "uniform"] = "p2"  # ours
     shift: PositiveFloat = 1.0
     offset_noise: Annotated[float, Field(ge=0)] = 0.0
+    pyramid_noise: bool = False  # ours
+    masked_loss: bool = False  # ours; the error counts where the masks beside the pictures are white
+    mask_floor: Share = 0.1  # ours; how much it counts elsewhere
     dropout: Share | None = None  # ours; the preset's if not given
     text_path: Path  # clip_text_model_name: a folder, or an official name; nothing is downloaded
     effnet_checkpoint_path: Path
     generator_checkpoint_path: Path | None = None
     text_dropout: Share = 0.05  # ours, the official constant
+
+    def check(self) -> None:
+        super().check()
+        if self.masked_loss and not self.cache:
+            raise InputError("masked_loss: masks are not read in a sweep; set cache to true.")
 
     @classmethod
     def defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,13 +281,14 @@ class DiffusionRun(RunConfig):
 
 
 class StageBRun(DiffusionRun):
-    """Semantic latents to Stage A's latents."""
+    """Semantic latents, of the picture at a scale from effnet_min_scale to 1, to Stage A's latents."""
 
     fixed: ClassVar[frozenset[str]] = DiffusionRun.fixed | {"stage_a_checkpoint_path"}
 
     stage_a_checkpoint_path: Path
     effnet_dropout: Share = 0.1  # ours, the official constant
     effnet_noise: Annotated[float, Field(ge=0)] = 0.0  # ours
+    effnet_min_scale: Annotated[float, Field(gt=0, le=1)] = 0.5  # ours, the official constant
     pyramid_noise: bool = True  # ours, the official constant
     previewer_checkpoint_path: Path | None = None
 

@@ -1,4 +1,4 @@
-"""The run configurations of what is trained beside a frozen Stage C: a LoRA, a ControlNet.
+"""The run configurations of what is trained beside a frozen Stage B or C: a LoRA, a ControlNet.
 
 The keys are the official ones but for those marked as ours.
 """
@@ -13,51 +13,49 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from littlecascade.adapters.tokens import is_new
 from littlecascade.errors import InputError, suggest
-from littlecascade.training.config import Beta, Share, StageCRun
+from littlecascade.training.config import Beta, DiffusionRun, Share, StageBRun, StageCRun
 
 _LEAST = 0.1
 """Of its usual size, how far training has to be able to move a weight for a difference to be seen."""
 
+_BASE = frozenset({"generator_checkpoint_path"})
+_CHANGES = frozenset({"module_filters", "rank", "lora_alpha", "lora_type"})
+
 Name = Annotated[str, Field(min_length=1)]
 
 
-class AdapterRun(StageCRun):
-    """What needs a Stage C to be trained on."""
+class AdapterRun(DiffusionRun):
+    """What needs a Stage B or C to be trained on."""
 
     on_frozen: ClassVar[bool] = True
-    fixed: ClassVar[frozenset[str]] = StageCRun.fixed | {"generator_checkpoint_path"}
 
-    base_weights: Literal["same", "int8", "nf4"] = "same"  # ours; what that Stage C's matrices are kept in
+    base_weights: Literal["same", "int8", "nf4"] = "same"  # ours; what that network's matrices are kept in
 
     def check(self) -> None:
         super().check()
         if self.generator_checkpoint_path is None:
-            raise InputError("generator_checkpoint_path is missing: it names the Stage C that this is trained on.")
+            raise InputError("generator_checkpoint_path is missing: it names the stage that this is trained on.")
 
 
-class LoraRun(AdapterRun):
-    """Low-rank changes of the weights of Stage C, and tokens of the text tower."""
+class _LoraKeys(AdapterRun):
+    """Low-rank changes of weights."""
 
-    fixed: ClassVar[frozenset[str]] = AdapterRun.fixed | {
-        *("module_filters", "rank", "train_tokens", "lora_alpha", "lora_type"),
-    }
+    stage: ClassVar[str]
+    """The role of the network that is changed."""
 
     rank: PositiveInt
     module_filters: Annotated[tuple[Name, ...], Field(min_length=1)] = (".attn",)  # parts of the names of modules
-    train_tokens: tuple[tuple[Name, str | None], ...] = ()  # a token or a pattern, and what it starts as the mean of
     lora_checkpoint_path: Path | None = None  # changes to go on from; tokens begin anew
     lora_alpha: PositiveFloat = 1.0  # ours; changes are scaled by lora_alpha / rank, in the official code by 1 / rank
     lora_type: Literal["lora", "dora", "loha", "lokr"] = "lora"  # ours
     lora_dropout: Beta = 0.0  # ours
 
-    def check(self) -> None:
-        super().check()
-        for pattern in (text for pair in self.train_tokens for text in pair if text is not None):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise InputError(f"train_tokens: {pattern!r} is no regular expression: {error}.") from None
+    @property
+    def form(self) -> str:
+        """The format of the file that it ends in: the official one, which holds LoRAs of one network, or ComfyUI's."""
+        return "official" if self.lora_type == "lora" else "comfy"
 
     @property
     def reach(self) -> float:
@@ -73,7 +71,7 @@ class LoraRun(AdapterRun):
         """With a warning where the LoRA is bound to change nothing that can be seen."""
         from littlecascade.presets import find_preset
 
-        width = max(find_preset(self.model_version).stage_c.trunk.widths)
+        width = max(getattr(find_preset(self.model_version), self.stage).trunk.widths)
         usual = 1 / math.sqrt(width)
         remarks = super().remarks()
         if self.lora_type in ("lora", "dora") and self.reach < _LEAST * usual:
@@ -85,6 +83,48 @@ class LoraRun(AdapterRun):
         if self.rank > width:
             remarks.append(f"rank {self.rank} is more than the {width} channels that there are: it only takes memory.")
         return remarks
+
+
+class LoraRun(_LoraKeys, StageCRun):
+    """Low-rank changes of the weights of Stage C, and of the text tower, and tokens of its vocabulary."""
+
+    stage: ClassVar[str] = "stage_c"
+    fixed: ClassVar[frozenset[str]] = StageCRun.fixed | _BASE | _CHANGES | {"text_module_filters", "train_tokens"}
+
+    text_module_filters: tuple[Name, ...] = ()  # ours; parts of the names of the text tower's modules
+    train_tokens: tuple[tuple[Name, str | None], ...] = ()  # a token or a pattern, and what it starts as the mean of
+
+    @property
+    def form(self) -> str:
+        return "comfy" if self.text_module_filters else super().form
+
+    @property
+    def trains_words(self) -> bool:
+        """Whether embeddings of captions change in the run, so that they can't be kept."""
+        return bool(self.train_tokens or self.text_module_filters)
+
+    def check(self) -> None:
+        super().check()
+        for pattern in (text for pair in self.train_tokens for text in pair if text is not None):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InputError(f"train_tokens: {pattern!r} is no regular expression: {error}.") from None
+        known = [first for first, _ in self.train_tokens if not is_new(first)]
+        if known and self.form != "official":
+            which = "text_module_filters" if self.lora_type == "lora" else f"lora_type {self.lora_type}"
+            raise InputError(
+                f"train_tokens: {known[0]!r} changes tokens of the vocabulary, for which only the official format has "
+                f"a place, and that has none for {which}: leave that out, or train a new token that starts as those, "
+                f"['[mine]', {known[0]!r}]."
+            )
+
+
+class LoraBRun(_LoraKeys, StageBRun):
+    """Low-rank changes of the weights of Stage B, which draws the details."""
+
+    stage: ClassVar[str] = "stage_b"
+    fixed: ClassVar[frozenset[str]] = StageBRun.fixed | _BASE | _CHANGES
 
 
 class _Params(BaseModel):
@@ -137,12 +177,16 @@ FILTERS: Mapping[str, type[BaseModel]] = {
 """The official filters, which make a ControlNet's input of a picture, and what each of them takes."""
 
 
-class ControlNetRun(AdapterRun):
+class ControlNetRun(AdapterRun, StageCRun):
     """A network that adds to Stage C's blocks what it makes of a hint."""
 
-    fixed: ClassVar[frozenset[str]] = AdapterRun.fixed | {
-        *("controlnet_blocks", "controlnet_filter", "controlnet_filter_params", "controlnet_bottleneck_mode"),
-    }
+    fixed: ClassVar[frozenset[str]] = (
+        StageCRun.fixed
+        | _BASE
+        | {
+            *("controlnet_blocks", "controlnet_filter", "controlnet_filter_params", "controlnet_bottleneck_mode"),
+        }
+    )
 
     controlnet_blocks: Annotated[list[NonNegativeInt], Field(min_length=1)]
     controlnet_filter: Name

@@ -19,6 +19,20 @@ from littlecascade.training.config import RunConfig
 
 Config = TypeVar("Config", bound=RunConfig)
 
+_ELSEWHERE = {
+    "caption_dropout": "text_dropout",
+    "gradient_accumulation_steps": "grad_accum_steps",
+    "learning_rate": "lr",
+    "lora_rank": "rank",
+    "lr_warmup_steps": "warmup_updates",
+    "max_train_steps": "updates",
+    "network_alpha": "lora_alpha",
+    "network_dim": "rank",
+    "resolution": "image_size",
+    "train_batch_size": "batch_size",
+}
+"""What other programs for training call some of the keys."""
+
 
 def load_config(cls: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file as `cls`; `overrides` are `key=value` with the value in YAML.
@@ -97,7 +111,8 @@ def _explain(cls: type[RunConfig], problem: Any, lines: Mapping[str, int]) -> st
     where = f"line {lines[key]}: " if key in lines else ""
     if problem["type"] == "extra_forbidden":
         known = [*cls.model_fields, *(name for name, own in cls.synonyms.items() if own in cls.model_fields)]
-        return f"{where}unknown key {key!r}.{suggest(key, known)}"
+        other = f" Here it is called {_ELSEWHERE[key]!r}." if _ELSEWHERE.get(key) in known else suggest(key, known)
+        return f"{where}unknown key {key!r}.{other}"
     if problem["type"] == "missing" and len(problem["loc"]) == 1:
         return f"{key!r} is missing."
     return f"{where}{key}: {problem['msg']} (got {problem['input']!r})."

@@ -29,7 +29,7 @@ from littlecascade.data.texts import Texts
 from littlecascade.errors import InputError
 from littlecascade.memory.precision import choose_device
 from littlecascade.training import encoders
-from littlecascade.training.config import RunConfig
+from littlecascade.training.config import DiffusionRun, RunConfig
 from littlecascade.training.draws import Draws
 from littlecascade.training.encoders import columns_of, text_folder_of
 from littlecascade.training.feeds import AnyFeed, IndexFeed, StreamFeed
@@ -58,6 +58,10 @@ class Data(ABC):
         """(B, 3, H, W) in [0, 1]."""
 
     @abstractmethod
+    def masks(self, raw: Any) -> Tensor:
+        """(B, 1, H, W) in [0, 1], of the pictures' size: where they count. Ones for pictures that have no mask."""
+
+    @abstractmethod
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
         """Embeddings of captions, of the empty one, or of a text that `prepare_texts` was given."""
 
@@ -76,6 +80,11 @@ class CachedData(Data):
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         columns = columns_of(config, device)
         self.cache = Cache(open_source(config), columns, config.cache_folder, open_texts(config, device))
+        if isinstance(config, DiffusionRun) and config.masked_loss:
+            self.cache.source.check_masks(self.cache.rows)
+        self.unsaid = config.default_caption or ""
+        if self.unsaid and self.cache.texts is not None:
+            self.prepare_texts([self.unsaid])
         self.names = [column.name for column in columns]
         self.groups = list(self.cache.groups().values())
         self.feed = IndexFeed(self.groups, config.micro_batch, config.seed)
@@ -87,7 +96,7 @@ class CachedData(Data):
         return self.cache.broken
 
     def captions(self, raw: Sequence[int], draws: Draws) -> list[str]:
-        choices = [self.cache.rows[row].captions or ("",) for row in raw]
+        choices = [self.cache.rows[row].captions or (self.unsaid,) for row in raw]
         return [own[pick % len(own)] for own, pick in zip(choices, draws.integers(1 << 30), strict=True)]
 
     def columns(self, raw: Sequence[int]) -> dict[str, Tensor]:
@@ -100,6 +109,10 @@ class CachedData(Data):
             cut = list(self.cache.source.cut_all([self.cache.rows[row].sample for row in raw], pool))
         pixels = np.stack([one[1].pixels for one in cut if not isinstance(one, Skip)])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+    def masks(self, raw: Sequence[int]) -> Tensor:
+        cut = [self.cache.source.mask(self.cache.rows[row]) for row in raw]
+        return torch.from_numpy(np.stack(cut)).unsqueeze(1).float() / 255
 
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
         return _texts_of(self.cache.texts).embed(texts)
@@ -116,7 +129,7 @@ class StreamedData(Data):
     """Nothing is kept: shards are read in a sweep, crops are drawn at each visit, and the encoders stay in memory."""
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
-        folder = text_folder_of(config)
+        folder, self.unsaid = text_folder_of(config), config.default_caption or ""
         self.column_list = columns_of(config, device)
         self.load_texts = None if folder is None else cache(encoders.text(folder, device)[1])
         filters, getter = parse_filters(config.dataset_filters), parse_captions_getter(config.captions_getter)
@@ -131,7 +144,7 @@ class StreamedData(Data):
         return self.reader.loader.tally.named
 
     def captions(self, raw: PictureBatch, draws: Draws) -> list[str]:
-        return raw.captions
+        return [caption or self.unsaid for caption in raw.captions]
 
     @torch.no_grad()
     def columns(self, raw: PictureBatch) -> dict[str, Tensor]:
@@ -141,6 +154,9 @@ class StreamedData(Data):
 
     def pictures(self, raw: PictureBatch) -> Tensor:
         return raw.pixels.float() / 255
+
+    def masks(self, raw: PictureBatch) -> Tensor:
+        raise InputError("Masks are not read in a sweep: set masked_loss to false, or cache to true.")
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> TextEmbedding:

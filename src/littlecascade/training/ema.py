@@ -28,7 +28,7 @@ class Ema:
 
     @property
     def idle(self) -> bool:
-        """Whether averages are the weights themselves."""
+        """Whether nothing is kept: averages are the weights themselves."""
         return self.beta == 0 and self.every == 1
 
     @torch.no_grad()

@@ -5,12 +5,15 @@ Each is loaded when it is first asked for something, so that a run whose data ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from littlecascade.checkpoint import files
 from littlecascade.checkpoint.networks import load_network
@@ -23,32 +26,61 @@ from littlecascade.training.config import DiffusionRun, ImageRun, RunConfig, Sta
 from littlecascade.training.config_adapters import LoraRun
 
 TEXT_BATCH = 256
+SCALES = 5
+"""From how many scales of a picture, evenly from the least one to 1, Stage B gets its semantic latents."""
+STRIDE = 32  # pixels of a latent of the compressor
 
 
 def columns_of(config: RunConfig, device: torch.device) -> list[Column]:
     """What a run needs of each picture, computed on a device."""
     match config:
         case StageBRun():
-            semantic_latents = semantic(config.effnet_checkpoint_path, device)
-            return [semantic_latents, stage_a(config.stage_a_checkpoint_path, device)]
+            scales, path = semantic_scales(config), config.effnet_checkpoint_path
+            return [*semantic(path, device, scales), stage_a(config.stage_a_checkpoint_path, device)]
         case StageCRun():
             shown = [] if config.image_path is None else [image(config.image_path, device)]
-            return [semantic(config.effnet_checkpoint_path, device), *shown]
+            return [*semantic(config.effnet_checkpoint_path, device), *shown]
         case _:
             return [PIXELS]
 
 
 def text_folder_of(config: RunConfig) -> Path | None:
     """Where the text tower is whose embeddings of the captions a run keeps; none for one that trains words."""
-    if isinstance(config, LoraRun) and config.train_tokens:
+    if isinstance(config, LoraRun) and config.trains_words:
         return None
     return config.text_path if isinstance(config, DiffusionRun | ImageRun) else None
 
 
-def semantic(checkpoint: Path, device: torch.device) -> Column:
-    """The compressor's latents, (16, H / 32, W / 32)."""
-    network = _network("compressor", checkpoint, device)
-    return Column("semantic", files.identity([checkpoint]), lambda pixels: network()(pixels.to(device)))
+def semantic_scales(config: StageBRun) -> dict[str, float]:
+    """The columns of semantic latents that a run of Stage B chooses from, and how much their pictures are scaled."""
+    least = config.effnet_min_scale
+    steps = SCALES if least < 1 else 1
+    scales = [1 - (1 - least) * step / (SCALES - 1) for step in range(steps)]
+    return {f"semantic{f'-{scale:.4g}' if scale < 1 else ''}": scale for scale in scales}
+
+
+def semantic(
+    checkpoint: Path, device: torch.device, scales: Mapping[str, float] = MappingProxyType({"semantic": 1.0})
+) -> list[Column]:
+    """The compressor's latents, (16, H / 32, W / 32), of pictures at some scales, by the names of their columns."""
+    network, key = _network("compressor", checkpoint, device), files.identity([checkpoint])
+
+    def column(name: str, scale: float) -> Column:
+        return Column(name, key, lambda pixels: network()(scaled(pixels.to(device), scale)))
+
+    return [column(*own) for own in scales.items()]
+
+
+def scaled(pixels: Tensor, scale: float) -> Tensor:
+    """Pictures (B, 3, H, W) made smaller, their sides rounded down to multiples of 32, as the official training has it.
+
+    >>> scaled(torch.zeros(1, 3, 256, 128), 0.8).shape[2:], scaled(torch.zeros(1, 3, 40, 40), 0.5).shape[2:]
+    (torch.Size([192, 96]), torch.Size([32, 32]))
+    """
+    if scale == 1:
+        return pixels
+    size = tuple(max(STRIDE, int(side * scale) // STRIDE * STRIDE) for side in pixels.shape[-2:])
+    return F.interpolate(pixels, size, mode="bilinear", antialias=True)
 
 
 def stage_a(checkpoint: Path, device: torch.device) -> Column:

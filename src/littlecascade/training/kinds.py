@@ -37,14 +37,19 @@ def kinds(path: Path, overrides: Sequence[str] = ()) -> dict[str, InputError | N
     return found
 
 
+def fitting(path: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """The kinds of training that a configuration may be of. Raises `InputError` for a file that can't be read."""
+    return [kind for kind, error in kinds(path, overrides).items() if error is None]
+
+
 def kind_of(path: Path, overrides: Sequence[str] = ()) -> str:
     """The one kind of training that a configuration can be of. Raises `InputError` if it may be of several, or none."""
     found = kinds(path, overrides)
-    fitting = [kind for kind, error in found.items() if error is None]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise InputError(f"{path} may be for {' or '.join(fitting)}: say which with --task.")
+    fits = [kind for kind, error in found.items() if error is None]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise InputError(f"{path} may be for {' or '.join(fits)}: say which with --task.")
     problems = {kind: str(error) for kind, error in found.items() if error is not None}
     nearest = min(problems, key=lambda kind: problems[kind].count("\n"))
     raise InputError(f"{problems[nearest]}\n(read as {nearest}, which it fits best; --task names another kind)")

@@ -58,8 +58,8 @@ class Trainer:
         self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config, self.lane) for phase in task.phases}
         for phase in task.phases:
             self.optimizers[phase.name].divide(_divide(phase))
-        average = {"beta": config.ema_beta, "every": config.ema_iters, "start": config.ema_start_iters}
-        self.ema = Ema(self._averaging(), **average, lane=self.lane)
+        beta, every, start = config.ema_beta, config.ema_iters, config.ema_start_iters
+        self.ema = Ema(self._averaging(), beta=beta, every=every, start=start, lane=self.lane)
         checkpoint = folder.load()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -84,7 +84,7 @@ class Trainer:
             if self.step == 0:
                 self.preview()
             with self._bar() as bar, ThreadPoolExecutor(1) as pool:
-                upcoming = pool.submit(self._fetch, self.step)
+                upcoming = pool.submit(self.fetch, self.step)
                 while self.step < self.updates and not interrupted.is_set():
                     if time.monotonic() >= deadline or self.timetable.up:
                         break
@@ -97,8 +97,12 @@ class Trainer:
                 self.report.write(running=False)
                 return False
             self.preview(running=False)
-        export_averages(self.task, self._tensors(), self.folder)
+        self.export()
         return True
+
+    def export(self) -> None:
+        """Write the averaged weights, which the task's modules are left with, in float32."""
+        export_averages(self.task, self._tensors(), self.folder)
 
     def _bar(self) -> tqdm[NoReturn]:
         """Only on a terminal."""
@@ -166,11 +170,8 @@ class Trainer:
                 for module, training in modes.items():
                     module.train(training)
 
-    def _update(self, upcoming: Future[list[Batch]], pool: ThreadPoolExecutor, log: Log) -> Future[list[Batch]]:
-        start = time.perf_counter()
-        batches = upcoming.result()
-        waited = time.perf_counter() - start
-        upcoming = pool.submit(self._fetch, self.step + 1)
+    def update(self, batches: list[Batch]) -> dict[str, float]:
+        """Train on the micro-batches of an update, which `fetch` gave. Returns the figures for the metrics."""
         updates = self.updates
         progress = self.step / updates
         figures: dict[str, float] = {"lr": self.config.lr * lr_scale(self.step, self.config, updates)}
@@ -179,6 +180,22 @@ class Trainer:
                 figures |= self._train_phase(phase, batches, progress)
         self.step += 1
         self.ema.update(self._averaging(), self.step)
+        return figures
+
+    def fetch(self, step: int) -> list[Batch]:
+        """The micro-batches of an update; runs in a thread while the one before is computed."""
+        batches: list[Batch] = []
+        for micro in range(self.config.grad_accum_steps):
+            raw = self.task.feed.take(self._number(step, micro))
+            batches.append(self.task.prepare(raw, Draws(self.config.seed, self._positions(step, micro))))
+        return batches
+
+    def _update(self, upcoming: Future[list[Batch]], pool: ThreadPoolExecutor, log: Log) -> Future[list[Batch]]:
+        start = time.perf_counter()
+        batches = upcoming.result()
+        waited = time.perf_counter() - start
+        upcoming = pool.submit(self.fetch, self.step + 1)
+        figures = self.update(batches)
         seconds = time.perf_counter() - start
         figures |= {"seconds": seconds, "wait": waited / seconds, "skipped": float(self.skipped)}
         self.timetable.tick(self.step)
@@ -241,14 +258,6 @@ class Trainer:
         optimizer.begin(self.step, 0.0)
         tqdm.write(f"Update {self.step + 1}: memory ran out ({reason}); {self.room.make()}.", file=sys.stderr)
         return None
-
-    def _fetch(self, step: int) -> list[Batch]:
-        """The micro-batches of an update; runs in a thread while the one before is computed."""
-        batches: list[Batch] = []
-        for micro in range(self.config.grad_accum_steps):
-            raw = self.task.feed.take(self._number(step, micro))
-            batches.append(self.task.prepare(raw, Draws(self.config.seed, self._positions(step, micro))))
-        return batches
 
     def _number(self, step: int, micro: int = 0) -> int:
         """Of a micro-batch among all of the run."""

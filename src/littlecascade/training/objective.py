@@ -27,17 +27,21 @@ class Objective:
     pyramid: bool = False
 
     def loss(
-        self, network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, draws: Draws
+        self,
+        network: Callable[[Tensor, Tensor], Tensor],
+        x0: Tensor,
+        draws: Draws,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         """The weighted mean squared error at times spread evenly over [0, 1], and the unweighted one for the metrics.
 
-        x0: (B, C, H, W) float32.
+        x0: (B, C, H, W) float32. places: (B, 1, H, W), how much the error counts at each; alike if not given.
         """
         target, schedule = self.parametrisation.target, self.parametrisation.schedule
         logsnr = schedule.logsnr(draws.spread()).to(x0.device)
         noise = self._noise(x0, draws)
         prediction = network(add_noise(x0, noise, logsnr), target.time(logsnr, schedule)).float()
-        error = (prediction - target.of(x0, noise, logsnr)).square().flatten(1).mean(1)
+        error = _mean((prediction - target.of(x0, noise, logsnr)).square(), places)
         value = (error * self.weight(logsnr)).mean()
         self.weight.update(logsnr, error.detach())
         return value, {"error": float(error.detach().mean())}
@@ -51,9 +55,17 @@ class Objective:
         return noise
 
 
-def make_objective(config: DiffusionRun, device: torch.device, *, pyramid: bool = False) -> Objective:
+def _mean(values: Tensor, places: Tensor | None) -> Tensor:
+    """(B,): the mean of values (B, C, H, W) of each sample, weighted by `places` (B, 1, H, W); 0 where these are 0."""
+    if places is None:
+        return values.flatten(1).mean(1)
+    weights = places.to(values).expand_as(values).flatten(1)
+    return (values.flatten(1) * weights).sum(1) / weights.sum(1).clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def make_objective(config: DiffusionRun, device: torch.device) -> Objective:
     """The objective that a run's configuration describes, its weight on a device."""
     target = TARGETS["edm" if config.edm_objective else config.objective]
     weight = WEIGHTS["adaptive" if config.adaptive_loss_weight else config.loss_weight](target).to(device)
     parametrisation = Parametrisation(target, CosineSchedule(shift=config.shift))
-    return Objective(parametrisation, weight, config.offset_noise, pyramid)
+    return Objective(parametrisation, weight, config.offset_noise, config.pyramid_noise)

@@ -1,35 +1,23 @@
 """What can be known of a run before anything is loaded: whether all that its configuration names is there, and fits.
 
 `require` is what every training begins with; `littlecascade doctor` and `train --dry-run` tell all of it. Nothing is
-downloaded: data at URLs are not looked at.
+downloaded. What is to be said of the data is in `littlecascade.training.preflight_data`.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from littlecascade.checkpoint.places import STAGES
 from littlecascade.checks import Line
-from littlecascade.data import places
-from littlecascade.data.files import File
-from littlecascade.data.pictures import to_rgb
-from littlecascade.data.samples import PICTURE_SUFFIXES, Group, LooseFiles, Sample, TarMembers
-from littlecascade.data.sources import scan_tar
-from littlecascade.data.tars import Entry
 from littlecascade.errors import InputError, nearest
-from littlecascade.training import paths
+from littlecascade.training import paths, preflight_data, trackers
 from littlecascade.training.config import DiffusionRun, RunConfig, StageBRun
+from littlecascade.training.config_adapters import LoraBRun, LoraRun
 
-FIRST = 3
-"""How many samples of a place of data are opened."""
-
-_MEMBERS = 64  # of a tar that are looked at for them
 _ENTRIES = 2000  # of a folder
 _WRITTEN = ("output_path", "cache_path", "checkpoint_path")
 
@@ -38,12 +26,28 @@ Check = Callable[[RunConfig, Path], Iterable[Line]]
 
 
 def require(config: RunConfig, folder: Path) -> list[str]:
-    """Which files and data a run uses, a line each. Raises one `InputError` that lists all that is missing."""
-    lines = [*files(config, folder), *data(config, folder)]
-    missing = [f"  {line.subject}: {line.text} {line.remedy}".rstrip() for line in lines if line.level == "fix"]
-    if missing:
-        raise InputError("\n".join(["Not all that this run needs is there:", *missing]))
-    return [f"{line.subject}: {line.text}" for line in lines]
+    """Which files and data a run uses, and what is to be noted of them, a line each.
+
+    Raises one `InputError` that lists all that is missing, or else one that lists all that does not fit.
+    """
+    used = [*files(config, folder), *preflight_data.places_of(config, folder)]
+    _raise("Not all that this run needs is there:", used)
+    fitting = [line for check in _FIT for line in check(config, folder)]
+    _raise("This run can't start as it is:", fitting)
+    return [f"{line.subject}: {line.text}" for line in [*used, *(line for line in fitting if line.level == "note")]]
+
+
+def extras(config: RunConfig, folder: Path) -> Iterator[Line]:
+    """Which packages are missing that the configuration asks for."""
+    for name in trackers.missing(config):
+        remedy = f"pip install 'littlecascade[{name}]', or set {name} to false."
+        yield Line("fix", name, f"{name}: true needs the package {name}, which is not installed.", remedy)
+
+
+def _raise(what: str, lines: Iterable[Line]) -> None:
+    faults = [f"  {line.subject}: {line.text} {line.remedy}".rstrip() for line in lines if line.level == "fix"]
+    if faults:
+        raise InputError("\n".join([what, *faults]))
 
 
 def files(config: RunConfig, folder: Path) -> Iterator[Line]:
@@ -85,98 +89,6 @@ def _remedy(key: str, config: RunConfig) -> str:
     return f"Set {key} to where it is."
 
 
-def data(config: RunConfig, folder: Path) -> Iterator[Line]:
-    """Whether each place of data is there."""
-    for place in _places(config):
-        if _distant(place):
-            yield Line("note", "webdataset_path", f"{place} (not looked at: it is not on this machine)")
-            continue
-        if _is_list(place) and places.matches(place):
-            yield Line("note", "webdataset_path", f"{place} (a list, which is read when the training begins)")
-            continue
-        if Path(place).is_dir():
-            yield Line("ok", "webdataset_path", place)
-            continue
-        try:
-            yield Line("ok", "webdataset_path", places.describe(places.resolve(place)))
-        except InputError as error:
-            name = place.removeprefix("file:")
-            also = "" if Path(name).is_absolute() else f" Looked beside the configuration, too: {folder / name}."
-            yield Line("fix", "webdataset_path", f"{error}{also}", "Set webdataset_path to where the data are.")
-
-
-def _places(config: RunConfig) -> list[str]:
-    return [config.webdataset_path] if isinstance(config.webdataset_path, str) else config.webdataset_path
-
-
-def _distant(place: str) -> bool:
-    return place.startswith("pipe:") or ("://" in place and not place.startswith("file:"))
-
-
-def _is_list(place: str) -> bool:
-    return place.lower().endswith((".yml", ".yaml"))
-
-
-def samples(config: RunConfig, folder: Path) -> Iterator[Line]:
-    """Whether the first samples of each place of data open, and have captions."""
-    for place in _places(config):
-        if _distant(place) or _is_list(place):
-            continue
-        try:
-            found = _first_files(place)
-        except InputError:  # `data` tells it
-            continue
-        try:
-            first = list(islice(_first(found), FIRST))
-            for sample in first:
-                _open(sample)
-        except (InputError, OSError) as error:
-            yield Line("fix", "data", f"{place}: {error}", "'littlecascade data check' lists all that is wrong.")
-            continue
-        if not first:
-            text = f"no picture among the first files of {place}: looked for {', '.join(sorted(PICTURE_SUFFIXES))}."
-            yield Line("fix", "data", text, "Name a folder of pictures, or tar shards of them.")
-            continue
-        silent = sum(not sample.captions() for sample in first)
-        text = f"{place}: the first {len(first)} samples open"
-        if silent:
-            yield Line("note", "data", f"{text}, {silent} of them without a caption", "A .txt beside a picture is one.")
-        else:
-            yield Line("ok", "data", f"{text} and have captions")
-
-
-def _open(sample: Sample) -> None:
-    """Raise `InputError` for a picture that can't be decoded."""
-    try:
-        with Image.open(io.BytesIO(sample.picture.read())) as image:
-            to_rgb(image)
-    except Exception as error:  # a broken file makes Pillow's decoders raise almost anything
-        raise InputError(f"{sample.name} can't be decoded: {error}.") from None
-
-
-def _first_files(place: str) -> list[Path]:
-    """The files of a place; of a folder, which may be large, the first few."""
-    folder = Path(place)
-    if folder.is_dir():
-        found = islice((entry for entry in folder.rglob("*") if not entry.name.startswith(".")), _ENTRIES)
-        return sorted(entry for entry in found if entry.is_file())
-    return [file.path for found in places.resolve(place) for file in found.files if isinstance(file.path, Path)]
-
-
-def _first(entries: Iterable[Path]) -> Iterator[Sample]:
-    """The samples in files, each opened when it is asked for."""
-    for path in entries:
-        if path.suffix == ".tar":
-            members = TarMembers(path)
-            for entry in islice((entry for entry in scan_tar(path) if isinstance(entry, Entry)), _MEMBERS):
-                members.append(entry)
-            yield from Group(members, f"{path.name}/")
-        elif path.suffix.lower() in PICTURE_SUFFIXES:
-            beside = (path, path.with_suffix(".txt"), path.with_suffix(".json"))
-            there = [File(entry.name, entry, entry.stat().st_size) for entry in beside if entry.is_file()]
-            yield from Group(LooseFiles(there))
-
-
 def networks(config: RunConfig, folder: Path) -> Iterator[Line]:
     """Whether each weight file is of the network that its key asks for, and of the right size."""
     from littlecascade.checkpoint.recognise import recognise
@@ -202,6 +114,45 @@ def networks(config: RunConfig, folder: Path) -> Iterator[Line]:
             yield Line("fix", key, text, "Change the one or the other.")
         else:
             yield Line("ok", key, f"{describe(part)}, {part.parameters / 1e6:,.1f} million parameters")
+
+
+def adapters(config: RunConfig, folder: Path) -> Iterator[Line]:
+    """Whether there are the modules that a LoRA is to change, and the tokens. No weights are read."""
+    if not isinstance(config, LoraRun | LoraBRun):
+        return
+    from littlecascade.adapters.tokens import resolve
+    from littlecascade.checkpoint.networks import read_config
+    from littlecascade.conditioning.clip import TextConfig
+    from littlecascade.conditioning.folder import CONFIG, read_json
+    from littlecascade.conditioning.tokenizer import ClipTokenizer
+    from littlecascade.presets import find_preset
+
+    path = config.generator_checkpoint_path
+    stored = read_config(config.stage, path) if path is not None and path.is_file() else None
+    built = stored or getattr(find_preset(config.model_version), config.stage)
+    yield _modules("module_filters", config.stage, built, config.module_filters)
+    if not isinstance(config, LoraRun) or not (config.text_path / CONFIG).is_file():
+        return
+    if config.text_module_filters:
+        tower = TextConfig.from_transformers(read_json(config.text_path / CONFIG))
+        yield _modules("text_module_filters", "text", tower, config.text_module_filters)
+    if config.train_tokens:
+        try:
+            rows = resolve(config.train_tokens, ClipTokenizer.load(config.text_path))
+            yield Line("ok", "train_tokens", f"{len(rows)} tokens: {', '.join(row.name for row in rows[:5])}")
+        except InputError as error:
+            yield Line("fix", "train_tokens", str(error).removeprefix("train_tokens: "), "Change train_tokens.")
+
+
+def _modules(key: str, role: str, built: Any, filters: Sequence[str]) -> Line:
+    """How many matrices of a network filters choose."""
+    from littlecascade.adapters.sites import select
+    from littlecascade.pipelines.adapting import outline
+
+    try:
+        return Line("ok", key, f"{len(select(outline(role, built), filters))} matrices")
+    except InputError as error:
+        return Line("fix", key, str(error), "Name parts of such names, or 're:' and an expression.")
 
 
 def _roles(key: str, config: RunConfig) -> tuple[str, ...]:
@@ -258,3 +209,6 @@ def _projection(config: RunConfig, key: str) -> int | None:
             return None
     values = values or to_dict(getattr(find_preset(config.model_version), roles[0]))
     return values.get({"text_path": "pooled_width", "image_path": "image_width"}[key])
+
+
+_FIT: tuple[Check, ...] = (extras, networks, towers, adapters, preflight_data.samples)

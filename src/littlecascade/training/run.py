@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,7 +17,7 @@ from littlecascade.memory.precision import DTYPES, choose_device
 from littlecascade.training import config as configs
 from littlecascade.training import preflight
 from littlecascade.training.batch import fitted
-from littlecascade.training.config_adapters import LoraRun
+from littlecascade.training.config_adapters import LoraBRun, LoraRun
 from littlecascade.training.config_file import Config, load_config, parse_config, read_values
 from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.export import export_averages
@@ -49,18 +50,32 @@ TASKS: Mapping[str, Entry] = {
     "b": Entry(configs.StageBRun, "littlecascade.training.tasks.stage_b", "StageBTask"),
     "c": Entry(configs.StageCRun, "littlecascade.training.tasks.stage_c", "StageCTask"),
     "lora": Entry(LoraRun, "littlecascade.training.tasks.lora", "LoraTask"),
+    "lora_b": Entry(LoraBRun, "littlecascade.training.tasks.lora", "LoraBTask"),
 }
 
 
-def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minutes: float | None = None) -> Path | None:
+def train(
+    task: str,
+    config_path: Path,
+    overrides: Sequence[str] = (),
+    max_minutes: float | None = None,
+    *,
+    minutes: float | None = None,
+    restart: bool = False,
+) -> Path | None:
     """Start a run, or go on with it, and return the folder of the finished weights; None if it was stopped first.
 
-    Raises `InputError` for an unknown task and for whatever is wrong with the configuration, the data or the weights.
+    max_minutes: after which it is stopped. minutes: from now on, that what is left of it is fitted to. restart: begin
+    anew, with what there was moved aside. Raises `InputError` for an unknown task and for whatever is wrong with the
+    configuration, the data or the weights.
     """
+    since = time.monotonic()
     entry, config = _open(task, config_path, overrides)
     for line in [*config.remarks(), *preflight.require(config, config_path.resolve().parent)]:
         tqdm.write(line, file=sys.stderr)
     folder = RunFolder(config.folder)
+    if restart and (aside := folder.set_aside()) is not None:
+        tqdm.write(f"The run that was there is in {aside} now.", file=sys.stderr)
     config = settle(config, folder)
     folder.open(config.model_dump(mode="json"))
     built = entry.build(config)
@@ -68,7 +83,11 @@ def train(task: str, config_path: Path, overrides: Sequence[str] = (), max_minut
         first = f"{len(built.broken)} samples are left out, the first: {built.broken[0]}"
         tqdm.write(f"{first} (all are in {folder.folder / 'report.html'})", file=sys.stderr)
     trainer = Trainer(built, config, folder)
-    return folder.export_folder if trainer.run(max_minutes) else None
+    if trainer.run(max_minutes, minutes=minutes, since=since):
+        return folder.export_folder
+    done = f"{trainer.step:,} of {trainer.updates:,} updates are done"
+    tqdm.write(f"Stopped: {done}, and {folder.state_path} has all that it takes to go on.", file=sys.stderr)
+    return None
 
 
 def export(task: str, config_path: Path, overrides: Sequence[str] = ()) -> Path:
@@ -106,7 +125,23 @@ def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str
 
 def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
     entry = _find(task)
-    return entry, load_config(entry.config, config_path, overrides)
+    try:
+        return entry, load_config(entry.config, config_path, overrides)
+    except InputError as error:
+        if (other := _other_kind(task, config_path, overrides)) is None:
+            raise
+        raise InputError(
+            f"{config_path} is a configuration for {other}: 'littlecascade train {other} {config_path}' reads it. For "
+            f"{task}, {error}"
+        ) from None
+
+
+def _other_kind(task: str, config_path: Path, overrides: Sequence[str]) -> str | None:
+    """The one kind of training that a configuration is of, if that is not this one."""
+    from littlecascade.training.kinds import fitting  # it needs `TASKS`
+
+    found = fitting(config_path, overrides)
+    return found[0] if len(found) == 1 and found[0] != task else None
 
 
 def _find(task: str) -> Entry:
@@ -137,6 +172,6 @@ def _check_fixed(config: configs.RunConfig, stored: Mapping[str, Any], folder: P
     if changed:
         listing = "; ".join(f"{key} was {stored[key]!r}, is now {given[key]!r}" for key in changed)
         raise InputError(
-            f"The run in {folder} can't go on with another configuration: {listing}. Set it back, or start a new run "
-            "with another experiment_id."
+            f"The run in {folder} can't go on with another configuration: {listing}. Set it back, or begin anew with "
+            "--restart, which moves this run aside, or with another experiment_id."
         )

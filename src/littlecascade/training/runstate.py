@@ -5,6 +5,7 @@
 - state.safetensors: the last checkpoint, everything needed to go on bit for bit
 - backup-000500.safetensors: the checkpoint of an earlier update
 - preview-000500.png, report.html: pictures and curves
+- plan.json: how many updates fit the time that the run was given, if it was
 - export/: the finished weights
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,17 @@ class RunFolder:
             self.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         except OSError as error:
             raise InputError(f"The run folder {self.folder} can't be written: {error.strerror or error}.") from None
+
+    def set_aside(self) -> Path | None:
+        """Move the folder, if there is one, beside itself under a new name, and return that."""
+        if not self.folder.is_dir():
+            return None
+        names = (self.folder.with_name(f"{self.folder.name}-before-{number}") for number in count(1))
+        aside = next(name for name in names if not name.exists())
+        try:
+            return self.folder.rename(aside)
+        except OSError as error:
+            raise InputError(f"{self.folder} can't be moved to {aside}: {error.strerror or error}.") from None
 
     def write(self, name: str, text: str) -> None:
         """Write a text file whole or not at all."""

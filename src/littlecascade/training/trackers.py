@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from littlecascade.checkpoint.files import write_text
-from littlecascade.errors import InputError
 from littlecascade.training.config import RunConfig
 
 Row = Mapping[str, float | None]
@@ -62,7 +61,7 @@ class WandB:
     """
 
     def __init__(self, config: RunConfig, folder: Path, step: int) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         path = folder / "wandb-id.txt"
         if not path.is_file():
@@ -92,14 +91,9 @@ TRACKERS: Mapping[str, Callable[[RunConfig, Path, int], Tracker]] = {"tensorboar
 """By the key that switches each on, which is the name of its package and of our extra, too."""
 
 
-def require(config: RunConfig) -> None:
-    """Raise `InputError` where a package is missing that the configuration asks for; nothing is imported."""
-    for name in _wanted(config):
-        if find_spec(name) is None:
-            raise InputError(
-                f"{name}: true needs the package {name}, which is not installed: pip install 'littlecascade[{name}]', "
-                f"or set {name} to false."
-            )
+def missing(config: RunConfig) -> list[str]:
+    """The trackers that a run wants and whose package is not installed; nothing is imported."""
+    return [name for name in _wanted(config) if find_spec(name) is None]
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def levels(*, signed: bool) -> Tensor:
 
 
 @cache
-def _tables(*, signed: bool) -> tuple[Tensor, Tensor]:
+def tables(*, signed: bool) -> tuple[Tensor, Tensor]:
     """To find the nearest level without a search, which on a CPU takes twenty times as long.
 
     The first table has, for each upper half of a float32's bits, the code of the least number that begins so: such
@@ -87,7 +87,7 @@ def quantise(values: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     Without sign, nothing becomes zero: a second moment of zero beside a first one that is not would make an update
     without bound.
     """
-    below, middles = (table.to(values.device) for table in _tables(signed=signed))
+    below, middles = (table.to(values.device) for table in tables(signed=signed))
     flat = values.reshape(-1)
     blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     codes = torch.empty_like(blocks, dtype=torch.uint8)

@@ -27,6 +27,11 @@ class Weight:
         if self._masters is not None:
             self._keep(parameter.detach().float())
 
+    @property
+    def master(self) -> Tensor | None:
+        """The tensor that is the weight proper, where it lies; None if there is none."""
+        return self._itself if self._masters is None else self._masters.everything()[self.name]["master"]
+
     def divide(self, factor: Factor) -> None:
         """From now on the parameter, which has been multiplied already, is `factor` times the weight proper."""
         self.factor = torch.as_tensor(factor, dtype=torch.float32, device=self.parameter.device)

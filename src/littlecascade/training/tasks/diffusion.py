@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from littlecascade.checkpoint.networks import save_network
@@ -29,22 +31,15 @@ class DiffusionTask(Task):
 
     network: StageB | StageC
 
-    def __init__(
-        self,
-        stage: str,
-        config: DiffusionRun,
-        stock: Stock,
-        preset: StageBConfig | StageCConfig,
-        *,
-        pyramid: bool = False,
-    ) -> None:
+    def __init__(self, stage: str, config: DiffusionRun, stock: Stock, preset: StageBConfig | StageCConfig) -> None:
+        self.mask_floor = config.mask_floor if config.masked_loss else None
         self.role, self.device = f"stage_{stage}", stock.device
         self.data = stock.data(config)
         self.feed = self.data.feed
         built = stock.network_config(self.role, preset, config.generator_checkpoint_path)
         built = replace(built, trunk=with_dropout(built.trunk, config.dropout))
         self.network = self.build(built, config, stock)
-        self.objective = make_objective(config, self.device, pyramid=pyramid)
+        self.objective = make_objective(config, self.device)
         self.phases = [Phase(stage, {self.role: self.network})]
 
     def build(self, built: Any, config: DiffusionRun, stock: Stock) -> Any:
@@ -60,8 +55,15 @@ class DiffusionTask(Task):
         return self.data.broken
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
-        conditions = self.conditions(batch)
-        return Loss(*self.objective.loss(lambda x, time: self.network(x, time, **conditions), batch["x0"], draws))
+        network = partial(self.network, **self.conditions(batch))
+        return Loss(*self.objective.loss(network, batch["x0"], draws, batch.get("places")))
+
+    def targets(self, raw: Any, latents: Tensor) -> dict[str, Tensor]:
+        """What a batch holds of what is to be learnt: "x0", and where there are masks "places", (B, 1, H, W)."""
+        if self.mask_floor is None:
+            return {"x0": latents}
+        masks = F.interpolate(self.data.masks(raw), latents.shape[-2:], mode="area")
+        return {"x0": latents, "places": masks.clamp(min=self.mask_floor)}
 
     def draw(
         self,

@@ -48,7 +48,7 @@ class StageCTask(DiffusionTask):
             silent |= shown & draws.chance(self.config.image_alone)
             conditions["image"] = keep(columns["image"], shown)
         said = ["" if drop else caption for caption, drop in zip(captions, silent.tolist(), strict=True)]
-        return {"x0": columns["semantic"], **self.words(said, ~silent, draws), **conditions}
+        return {**self.targets(raw, columns["semantic"]), **self.words(said, ~silent, draws), **conditions}
 
     def words(self, texts: Sequence[str], spoken: Tensor, draws: Draws | None) -> dict[str, Tensor]:
         """What a batch holds of its captions. spoken: (B,), whether one is more than the empty prompt."""

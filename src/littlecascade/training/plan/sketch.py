@@ -1,0 +1,208 @@
+"""The networks and the data of a run, without any file: what a plan is made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from littlecascade.checkpoint import places
+from littlecascade.checkpoint.networks import ROLES
+from littlecascade.checkpoint.recognise import recognise
+from littlecascade.conditioning.clip import TextConfig, TextTower, VisionConfig, VisionTower
+from littlecascade.conditioning.folder import CONFIG, read_json
+from littlecascade.conditioning.image import ImageEncoder
+from littlecascade.conditioning.text import TextEmbedding, TextEncoder
+from littlecascade.conditioning.tokenizer import ClipTokenizer
+from littlecascade.data.cache import BATCH_PIXELS
+from littlecascade.memory import rescale
+from littlecascade.memory.dataless import GPU
+from littlecascade.memory.precision import cast
+from littlecascade.memory.tracker import Tracker
+from littlecascade.models.trunk import Trunk
+from littlecascade.presets import Preset, find_preset
+from littlecascade.training.config import RunConfig, StageBRun, StageCRun
+from littlecascade.training.data import Data, open_buckets
+from littlecascade.training.draws import Draws
+from littlecascade.training.encoders import TEXT_BATCH, text_folder_of
+from littlecascade.training.feeds import IndexFeed
+from littlecascade.training.stock import Stock
+
+Module = TypeVar("Module", bound=nn.Module)
+Compute = Callable[[Tensor], Tensor]
+
+WEIGHTS, ENCODERS, FILE = "weights", "encoders", "file being read"
+"""Kinds of storages."""
+
+SAMPLES = 64
+"""At least so many samples the sketched data have."""
+
+
+@dataclass(frozen=True)
+class Sketch(Stock):
+    """Networks of the sizes that files say, where they are there, or else presets. To be used within `dataless`.
+
+    tracker: is told of what kind their storages are. preset: of the run's model_version.
+    shapes: of what one picture's columns are, once `fill` has run.
+    """
+
+    tracker: Tracker
+    preset: Preset
+    shapes: dict[str, torch.Size] = field(default_factory=dict)
+
+    @classmethod
+    def on(cls, device: torch.device, config: RunConfig, tracker: Tracker) -> Sketch:
+        """Of a run."""
+        return cls(device, tracker, find_preset(config.model_version))
+
+    def data(self, config: RunConfig) -> Data:
+        return _Data(config, self)
+
+    def network_config(self, role: str, preset: Any, checkpoint: Path | None) -> Any:
+        return super().network_config(role, preset, checkpoint if checkpoint and checkpoint.is_file() else None)
+
+    def trainable(self, role: str, network_config: Any, config: RunConfig, checkpoint: Path | None) -> Any:
+        with self.tracker.kind(WEIGHTS):
+            network = ROLES[role].network(network_config)
+            if checkpoint is not None:
+                network = self._read(network, self.dtype(config), checkpoint, copy=True)
+            return self._prepared(network, config)
+
+    def base(self, role: str, network_config: Any, config: RunConfig, checkpoint: Path) -> Any:
+        built = self.network_config(role, network_config, checkpoint)
+        with self.tracker.kind(WEIGHTS):
+            network = self._loaded(lambda: ROLES[role].network(built), self.dtype(config), checkpoint)
+            if isinstance(network, Trunk) and network.dtype == torch.float16:
+                rescale.divide(network)
+        return network
+
+    def frozen(self, role: str, path: Path) -> Any:
+        built = self.network_config(role, getattr(self.preset, role), path)
+        with self.tracker.kind(ENCODERS):
+            return self._loaded(lambda: ROLES[role].network(built), torch.float32, path)
+
+    def text_encoder(self, folder: Path, config: RunConfig) -> TextEncoder:
+        with self.tracker.kind(ENCODERS):
+            tower, tokens = self._text_tower(folder, self.dtype(config))
+        there = (folder / CONFIG).is_file()
+        tokenizer = ClipTokenizer.load(folder if there else places.packaged("tiny") / "text")
+        return TextEncoder(tower, tokenizer, tokens=tokens)
+
+    def fill(self, config: RunConfig) -> None:
+        """Encode one batch of pictures and one of captions, as a run's cache is filled."""
+        with torch.no_grad(), self.tracker.kind(ENCODERS):
+            computes, (width, height) = self.columns(config), _size(config)
+            pixels = torch.zeros(max(1, BATCH_PIXELS // (width * height)), 3, height, width)
+            self.shapes.update({name: compute(pixels).shape[1:] for name, compute in computes.items()})
+            del computes, pixels
+            if config.cache and (folder := text_folder_of(config)) is not None:
+                self.embed(folder, TEXT_BATCH)
+
+    def columns(self, config: RunConfig) -> dict[str, Compute]:
+        """What computes a run's columns, as `encoders.columns_of` has them; nothing for one that trains on pictures."""
+        match config:
+            case StageBRun():
+                stage_a = self.frozen("stage_a", config.stage_a_checkpoint_path)
+                own: dict[str, Compute] = {"stage_a": lambda pixels: stage_a.encode(pixels.to(self.device))}
+            case StageCRun() if config.image_path is not None:
+                encoder = ImageEncoder(self._vision_tower(config.image_path))
+                own = {"image": encoder.encode}
+            case StageCRun():
+                own = {}
+            case _:
+                return {}
+        compressor = self.frozen("compressor", config.effnet_checkpoint_path)
+        return {"semantic": lambda pixels: compressor(pixels.to(self.device)), **own}
+
+    def embed(self, folder: Path, count: int) -> TextEmbedding:
+        """The embeddings of so many captions, by a tower that is loaded for it."""
+        tower, tokens = self._text_tower(folder, torch.float32)
+        ids = torch.zeros(count, tokens, dtype=torch.int64, device=self.device)
+        hidden, pooled = tower(ids, ids == 0)
+        return TextEmbedding(hidden.cpu(), pooled[:, None].cpu())
+
+    def text_shape(self, folder: Path) -> tuple[TextConfig, int]:
+        """How a text tower is built, and how many tokens it is given."""
+        if not (folder / CONFIG).is_file():
+            return self.preset.text, self.preset.text.positions
+        described = read_json(folder / CONFIG)
+        built = TextConfig.from_transformers(described)
+        return built, described.get("tokens") or built.positions
+
+    def _text_tower(self, folder: Path, dtype: torch.dtype) -> tuple[TextTower, int]:
+        built, tokens = self.text_shape(folder)
+        return self._loaded(lambda: TextTower(built), dtype, folder), tokens
+
+    def _vision_tower(self, folder: Path) -> VisionTower:
+        there = (folder / CONFIG).is_file()
+        built = VisionConfig.from_transformers(read_json(folder / CONFIG)) if there else self.preset.image
+        return self._loaded(lambda: VisionTower(built), torch.float32, folder)
+
+    def _loaded(self, factory: Callable[[], Module], dtype: torch.dtype, path: Path) -> Module:
+        """A network as it is read from a file or folder: on a CPU that stays mapped where it has this format."""
+        return self._read(factory(), dtype, path, copy=False).eval().requires_grad_(False)
+
+    def _read(self, network: Module, dtype: torch.dtype, path: Path, *, copy: bool) -> Module:
+        """Convert what a network's file holds, which is in memory whole until that is done."""
+        cast(network, torch.float32 if self.device == GPU else _stored(path))
+        held = list(network.state_dict().values())
+        self.tracker.mark(FILE, held)
+        network = cast(network, dtype, copy=copy).to(self.device)
+        del held
+        return network
+
+
+class _Data(Data):
+    """Squares of the run's size without captions, from a cache or, where there is none, encoded at each visit."""
+
+    def __init__(self, config: RunConfig, sketch: Sketch) -> None:
+        self.size, self.shapes = _size(config), sketch.shapes
+        self.feed = IndexFeed([range(max(SAMPLES, config.batch_size))], config.micro_batch, config.seed)
+        self.folder = text_folder_of(config)
+        self.sketch = sketch
+        self.computes = {} if config.cache else sketch.columns(config)
+
+    @property
+    def broken(self) -> Sequence[str]:
+        return ()
+
+    def captions(self, raw: Sequence[int], draws: Draws) -> list[str]:
+        return [""] * len(raw)
+
+    def columns(self, raw: Sequence[int]) -> dict[str, Tensor]:
+        if self.computes:
+            with torch.no_grad():
+                return {name: compute(self.pictures(raw)).float().cpu() for name, compute in self.computes.items()}
+        return {name: torch.zeros(len(raw), *shape) for name, shape in self.shapes.items()}
+
+    def pictures(self, raw: Sequence[int]) -> Tensor:
+        width, height = self.size
+        return torch.zeros(len(raw), 3, height, width)
+
+    def embed(self, texts: Sequence[str]) -> TextEmbedding:
+        assert self.folder is not None
+        built, tokens = self.sketch.text_shape(self.folder)
+        return TextEmbedding(torch.zeros(len(texts), tokens, built.width), torch.zeros(len(texts), 1, built.projection))
+
+    def prepare_texts(self, texts: Sequence[str]) -> None:
+        """There is nothing to prepare."""
+
+    def examples(self, count: int) -> list[int]:
+        return list(range(count))
+
+
+def _size(config: RunConfig) -> tuple[int, int]:
+    """The width and height of the largest pictures."""
+    return max(open_buckets(config).sizes, key=lambda size: size[0] * size[1])
+
+
+def _stored(path: Path) -> torch.dtype:
+    """The number format of a weight file; for one that is not there, or a folder, what its name says of it."""
+    if path.is_file():
+        parts = recognise(path)
+        return parts[0].dtype if parts else torch.float32
+    return torch.bfloat16 if path.stem.endswith(places.PRECISIONS["bfloat16"]) else torch.float32
