@@ -27,6 +27,11 @@ CPU = torch.device("cpu")
 BATCH = range(4)
 
 
+def unchanged(target: torch.Tensor, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    """What is wanted where nothing is to be kept."""
+    return target
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two grey pictures of 96 x 64 that are their own masks, by each of the two names, and one without a mask."""
@@ -85,7 +90,7 @@ def error() -> Callable[..., torch.Tensor]:
 
     def measure(x0: torch.Tensor, places: torch.Tensor | None, seed: int = 0) -> torch.Tensor:
         draws = Draws(seed, range(len(x0)))
-        return objective.loss(lambda x, time: torch.zeros_like(x), x0, draws, places)[0]
+        return objective.loss(lambda x, time: torch.zeros_like(x), x0, draws, unchanged, places)[0]
 
     return measure
 
@@ -112,7 +117,7 @@ def test_what_is_masked_out_has_no_gradient() -> None:
     output = torch.randn(4, 3, 6, 8, requires_grad=True)
     places = torch.zeros(4, 1, 6, 8)
     places[:, :, 2:4] = 1.0
-    objective.loss(lambda x, time: output, torch.randn(4, 3, 6, 8), Draws(0, BATCH), places)[0].backward()
+    objective.loss(lambda x, time: output, torch.randn(4, 3, 6, 8), Draws(0, BATCH), unchanged, places)[0].backward()
     assert output.grad is not None
     assert (output.grad != 0).all((0, 1, 3)).tolist() == [False, False, True, True, False, False]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -89,6 +90,8 @@ class Injection(Hooks):
     share: float | None = None
     """How much of the steps is done, from 0 to below 1; None for what is computed once for all steps."""
 
+    _paused = False
+
     def __init__(self, network: nn.Module, layers: Collection[Layer]) -> None:
         """Raises `InputError` for changes of matrices that the network does not have, or of another shape."""
         known, factors = sites(network), getattr(network, "factors", {})
@@ -113,9 +116,18 @@ class Injection(Hooks):
 
         return step
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within: nothing works, and the network is as it is without changes."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
     def works(self, steps: tuple[float, float]) -> bool:
         """Whether changes with this range work now."""
-        return self.share is None or steps[0] <= self.share < steps[1]
+        return not self._paused and (self.share is None or steps[0] <= self.share < steps[1])
 
 
 def check(deltas: Mapping[str, Delta], known: Mapping[str, Site], network: str) -> None:

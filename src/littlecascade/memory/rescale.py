@@ -79,15 +79,15 @@ def divide(network: Trunk) -> dict[str, Factor]:
     """Divide the stream of a network in float16 in place, as far as `fit` would, and give the factors by which its
     parameters, some of which are float32 from now on, have been multiplied. `undivide` takes the division back.
 
-    Raises `InputError` as `fit` does.
+    What it was is kept in the CPU's memory meanwhile. Raises `InputError` as `fit` does.
     """
     whole = {name: parameter.detach().to("cpu", copy=True) for name, parameter in network.named_parameters()}
 
     def apply(divisor: float) -> dict[str, Factor]:
         factors, wide = network.divide_stream(divisor)
         for name, make in divided(whole, factors).items():
-            parameter, dtype = network.get_parameter(name), torch.float32 if name in wide else whole[name].dtype
-            parameter.data = make().to(parameter.device, dtype)
+            kind, parameter = torch.float32 if name in wide else whole[name].dtype, network.get_parameter(name)
+            parameter.data = make().to(kind).to(parameter.device)
         return dict(factors)
 
     training = network.training

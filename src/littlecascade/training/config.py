@@ -95,6 +95,7 @@ class RunConfig(OfficialKeys):
     ema_beta: Beta = 0.99
 
     # what makes a run fit its memory, see docs/training-memory.md; all ours
+    memory: Literal["auto", "given"] = "auto"  # auto chooses those of the keys below that are not given
     gradient_checkpointing: bool = False
     master_weights: Literal["float32", "none"] = "float32"
     fused_backward: bool = False

@@ -51,6 +51,8 @@ class _LoraKeys(AdapterRun):
     lora_alpha: PositiveFloat = 1.0  # ours; changes are scaled by lora_alpha / rank, in the official code by 1 / rank
     lora_type: Literal["lora", "dora", "loha", "lokr"] = "lora"  # ours
     lora_dropout: Beta = 0.0  # ours
+    prior_prompts: tuple[Name, ...] = ()  # ours; prompts whose pictures are to stay as they are
+    prior_share: Share = 0.5  # ours; the samples that these take the place of, if there are any
 
     @property
     def form(self) -> str:
@@ -85,7 +87,7 @@ class _LoraKeys(AdapterRun):
         return remarks
 
 
-class LoraRun(_LoraKeys, StageCRun):
+class LoraRun(StageCRun, _LoraKeys):
     """Low-rank changes of the weights of Stage C, and of the text tower, and tokens of its vocabulary."""
 
     stage: ClassVar[str] = "stage_c"
@@ -120,7 +122,7 @@ class LoraRun(_LoraKeys, StageCRun):
             )
 
 
-class LoraBRun(_LoraKeys, StageBRun):
+class LoraBRun(StageBRun, _LoraKeys):
     """Low-rank changes of the weights of Stage B, which draws the details."""
 
     stage: ClassVar[str] = "stage_b"
@@ -177,7 +179,7 @@ FILTERS: Mapping[str, type[BaseModel]] = {
 """The official filters, which make a ControlNet's input of a picture, and what each of them takes."""
 
 
-class ControlNetRun(AdapterRun, StageCRun):
+class ControlNetRun(StageCRun, AdapterRun):
     """A network that adds to Stage C's blocks what it makes of a hint."""
 
     fixed: ClassVar[frozenset[str]] = (

@@ -106,7 +106,9 @@ class Trainer:
 
     def _bar(self) -> tqdm[NoReturn]:
         """Only on a terminal."""
-        return tqdm(total=self.updates, initial=self.step, desc=self.config.experiment_id, disable=None, unit="update")
+        return tqdm(
+            total=self.updates, initial=self.step, desc=self.config.experiment_id, disable=None, unit=" updates"
+        )
 
     def _show(self, bar: tqdm[NoReturn], log: Log) -> None:
         bar.total = self.updates

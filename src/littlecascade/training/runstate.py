@@ -99,7 +99,12 @@ class RunFolder:
                 ) from error
 
     def load(self) -> Checkpoint | None:
-        """The last checkpoint, or None for a run that has none; metrics that came after it are dropped."""
+        """The last checkpoint, or None for a run that has none; metrics that came after it are dropped.
+
+        For the one process that goes on with the run: what it left half written when it was killed is removed, too.
+        """
+        for folder in (self.folder, self.export_folder):
+            files.clear(folder)
         checkpoint = self.peek()
         self._keep_metrics(0 if checkpoint is None else checkpoint.step)
         return checkpoint

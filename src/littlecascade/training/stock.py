@@ -18,9 +18,10 @@ from littlecascade.data.order import derive_seed
 from littlecascade.memory import rescale
 from littlecascade.memory.precision import DTYPES, cast, choose_device, choose_dtype
 from littlecascade.memory.residence import Residence
-from littlecascade.training.config import RunConfig
+from littlecascade.training.config import RunConfig, TextRun
 from littlecascade.training.config_adapters import AdapterRun
 from littlecascade.training.data import Data, open_data
+from littlecascade.training.lessons import Lessons, read_lessons
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -97,6 +98,10 @@ class Stock:
     def text_encoder(self, folder: Path, config: RunConfig) -> TextEncoder:
         """A text tower that gradients flow through, in the run's format."""
         return TextEncoder.load(folder, self.dtype(config), self.device)
+
+    def lessons(self, config: TextRun) -> Lessons:
+        """What the text tower is taught with. Raises `InputError` as `read_lessons` does."""
+        return read_lessons(config)
 
     def _prepared(self, network: Module, config: RunConfig) -> Module:
         return cast(network, self.dtype(config)).to(self.device).train().requires_grad_(True)

@@ -1,0 +1,103 @@
+"""What the documents name is there: commands that parse, configurations and keys that are read, files behind links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from littlecascade.cli.main import COMMANDS
+from littlecascade.cli.parser import Parser
+from littlecascade.training.config import load_config
+from littlecascade.training.kinds import KINDS, kind_of
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = {path.name: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+LATER = {"plan"}
+"""Commands that documents name already."""
+
+each_document = pytest.mark.parametrize("name", DOCUMENTS)
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """The command lines of a document: in fenced blocks those that begin a line, elsewhere whole code spans."""
+    prose = text
+    for block in re.findall(r"^```(?:bash|powershell)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield from re.findall(r"^(?:\$ )?littlecascade (.+?)(?:\s+#.*)?$", block, re.MULTILINE)
+        prose = prose.replace(block, "")
+    yield from re.findall(r"`littlecascade ([a-z][^`]*)`", prose.replace("\n", " "))
+
+
+def parse(line: str) -> None:
+    words = shlex.split(line)
+    subparsers = Parser(prog="littlecascade").add_subparsers(parser_class=Parser)
+    COMMANDS[words[0]].add_parser(subparsers).parse_args(words[1:])
+
+
+@each_document
+def test_commands_parse(name: str) -> None:
+    for line in command_lines(DOCUMENTS[name]):
+        words = line.split()
+        whole = len(words) > 1 or words[0] == "doctor"  # else it is the command's name
+        if whole and words[0] not in LATER and not line.startswith(("lora show |", "models list |", "data build |")):
+            parse(line)
+
+
+def test_a_command_that_is_none_would_be_found() -> None:
+    (line,) = command_lines("say `littlecascade generate x --stpes 3`, or\n```\nnothing\n```\n")
+    with pytest.raises(Exception, match="--steps"):
+        parse(line)
+
+
+@each_document
+def test_links_lead_to_files_and_pictures_are_small(name: str) -> None:
+    folder = ROOT if name == "README.md" else ROOT / "docs"
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", DOCUMENTS[name])
+    assert [target for target in targets if not (folder / target).exists()] == []
+
+
+@each_document
+def test_training_configurations_load(name: str) -> None:
+    for path in set(re.findall(r"configs/training/\w+\.yaml", DOCUMENTS[name])):
+        load_config(KINDS[kind_of(ROOT / path)], ROOT / path)
+
+
+def values(kind: Any) -> Iterator[str]:
+    """The words that a key may have as its value."""
+    if get_origin(kind) is Literal:
+        yield from map(str, get_args(kind))
+    elif get_origin(kind) is UnionType or get_args(kind):
+        for part in get_args(kind):
+            yield from values(part)
+
+
+def test_what_others_are_told_to_write_is_known() -> None:
+    """The code spans in the last columns of docs/coming-from.md: keys, with or without a value, and values."""
+    fields = {name: field.annotation for cls in KINDS.values() for name, field in cls.model_fields.items()}
+    known = {*fields, *KINDS, *(word for kind in fields.values() for word in values(kind))}
+    rows = re.findall(r"^\|.*\|(.*)\|$", DOCUMENTS["coming-from.md"], re.MULTILINE)
+    spans = [span for row in rows for span in re.findall(r"`([^`]+)`", row)]
+    assert len(spans) > 80
+    for span in spans:
+        if span.startswith(("littlecascade ", "--", ".", "train ", "s3://")):
+            continue
+        key, colon, value = span.partition(": ")
+        assert key in known, span
+        if colon and not value.startswith("["):
+            options = set(values(fields[key]))
+            assert not options or value in options, span
+
+
+def test_the_settings_of_the_first_lora_are_settings(documents: Any, tmp_path: Path) -> None:
+    documents.write_files(DOCUMENTS["first-lora.md"], tmp_path)
+    written = sorted(tmp_path.glob("*.yaml"))
+    assert [path.name for path in written] == ["rex.yaml", "rex_1b.yaml"]
+    for path in written:
+        config = load_config(KINDS["lora"], path)
+        assert config.remarks() == []
+        assert ("[rex]", "^dog</w>") in config.train_tokens
