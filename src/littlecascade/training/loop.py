@@ -58,8 +58,8 @@ class Trainer:
         self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config, self.lane) for phase in task.phases}
         for phase in task.phases:
             self.optimizers[phase.name].divide(_divide(phase))
-        average = {"beta": config.ema_beta, "every": config.ema_iters, "start": config.ema_start_iters}
-        self.ema = Ema(self._averaging(), **average, lane=self.lane)
+        beta, every, start = config.ema_beta, config.ema_iters, config.ema_start_iters
+        self.ema = Ema(self._averaging(), beta=beta, every=every, start=start, lane=self.lane)
         checkpoint = folder.load()
         if checkpoint is not None:
             self._restore(checkpoint)

@@ -45,6 +45,7 @@ def _recompute(config: RunConfig) -> Values:
 
 
 def _offload(what: str) -> Callable[[RunConfig], Values]:
+    """After one thing has been offloaded, all are with the next."""
     return lambda config: {"offload": what if config.offload in ("none", what) else "all"}
 
 
@@ -70,6 +71,7 @@ LADDER: tuple[Saving, ...] = (
     Saving(_pieces(1), "activations", "the same weights, in more and smaller steps", running=True),
     Saving(_offload("weights"), "weights", "the same weights; the frozen ones travel in every step"),
     Saving(_offload("optimizer"), "optimizer", "the same weights; masters, averages and states travel in every step"),
+    Saving(_offload("activations"), "activations", "the same weights; what blocks are given travels in every step"),
     Saving(_base("int8"), "weights", "frozen weights are rounded to 8 bits"),
     Saving(_optimizer("adamw8bit"), "optimizer", "the optimizer's moments are rounded to 8 bits"),
     Saving(lambda config: {"fused_backward": True}, "gradients", "each gradient is clipped by its own norm"),
