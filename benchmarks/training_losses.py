@@ -54,15 +54,15 @@ def make_inputs(folder: Path, pictures: int = 16) -> dict[str, dict[str, Any]]:
     return configurations(folder)
 
 
-def make_shard(path: Path, pictures: int) -> None:
-    """A tar of coloured squares, each with two captions."""
+def make_shard(path: Path, pictures: int, size: int = SIZE) -> None:
+    """A tar of pictures with coloured squares in them, each with two captions."""
     rng = np.random.default_rng(0)
     with tarfile.open(path, "w") as archive:
         for number in range(pictures):
             colour = list(COLOURS)[number % len(COLOURS)]
-            pixels = rng.integers(200, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-            top, left = rng.integers(0, SIZE // 2, 2)
-            pixels[top : top + SIZE // 2, left : left + SIZE // 2] = COLOURS[colour]
+            pixels = rng.integers(200, 256, (size, size, 3), dtype=np.uint8)
+            top, left = rng.integers(0, size // 2, 2)
+            pixels[top : top + size // 2, left : left + size // 2] = COLOURS[colour]
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "png")
             text = f"a {colour} square\nsomething {colour}\n".encode()

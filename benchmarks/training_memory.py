@@ -1,12 +1,15 @@
-"""What the ways to save memory in training save and cost: peak and time of a full finetune step of Stage C.
+"""What the ways to save memory in training save and cost: peak and time of a step of Stage C, all of it or a LoRA.
 
-python benchmarks/training_memory.py [--size mid|lite] [--ways float32/adamw,bfloat16/adafactor/none/fused/recompute]
+python benchmarks/training_memory.py [--size mid|lite] [--lora]
+    [--ways float32/adamw,bfloat16/adafactor/none/fused/recompute,lora/nf4/recompute]
 
-A way is precision/optimizer, then any of `none` (no master weights), `fused` (updates during the backward pass) and
-`recompute` (gradient checkpointing). Each runs in a process of its own, with made-up weights, latents of 24 x 24 and
-batch 1. The peak is the resident set's, less what it was once torch was imported; the time is the CPU's in the second
-step. Both are told as shares of the first way's. Averages of weights (four bytes each, unless ema_beta is 0 and
-ema_iters 1), encoders and data are left out. `mid` has 50 million weights in widths of 512, `lite` a billion.
+A way is precision/optimizer for a full finetune, then any of `none` (no master weights), `fused` (updates during the
+backward pass) and `recompute` (gradient checkpointing). Or it is lora/bfloat16, lora/int8 or lora/nf4, by what the
+frozen weights are kept in, and may end in `recompute`: a LoRA of rank 16 on all attention, in bfloat16. Each runs in a
+process of its own, with made-up weights, latents of 24 x 24 and batch 1. The peak is the resident set's, less what it
+was once torch was imported; the time is the CPU's in the second step. Both are told as shares of the first way's.
+Averages of weights (four bytes each, unless ema_beta is 0 and ema_iters 1), encoders and data are left out. `mid` has 50
+million weights in widths of 512, `lite` a billion.
 """
 
 from __future__ import annotations
@@ -18,11 +21,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
+from torch import nn
 
+from littlecascade.adapters.injection import Deltas, Injection, Layer
+from littlecascade.checkpoint.lazy import LazyTensors
 from littlecascade.memory.measure import peak_rss
 from littlecascade.memory.precision import DTYPES
+from littlecascade.memory.residence import PACKINGS, Residence
 from littlecascade.models.stage_c import StageC
 from littlecascade.presets import LITE
 from littlecascade.training.config import RunConfig
@@ -38,18 +46,28 @@ WAYS = (
     *("bfloat16/adamw/none", "bfloat16/adamw8bit/none", "bfloat16/adafactor/none"),
     *("bfloat16/adamw8bit/none/fused/recompute", "bfloat16/adafactor/none/fused/recompute"),
 )
+LORA_WAYS = tuple(f"lora/{kept}{how}" for how in ("", "/recompute") for kept in ("bfloat16", "int8", "nf4"))
 
 
 def measure(size: str, way: str, steps: int = 2) -> dict[str, float]:
     """The peak in bytes, the time of the last step in seconds, and the number of weights."""
     start = peak_rss()
-    precision, optimizer, *marks = way.split("/")
-    network = make(size, DTYPES[precision])
+    first, second, *marks = way.split("/")
+    lora = first == "lora"
+    network = frozen(size, second) if lora else make(size, DTYPES[first])
     network.checkpointing = "recompute" in marks
+    trained: nn.Module = network
+    if lora:
+        trained = Deltas.create(network, rank=16, generator=torch.Generator().manual_seed(0))
+        Injection(network, [Layer(trained)])
     base = {"experiment_id": way, "lr": 1e-5, "batch_size": 1, "updates": steps, "webdataset_path": "none"}
-    masters = "none" if "none" in marks else "float32"
-    config = RunConfig(**base, optimizer=optimizer, master_weights=masters, fused_backward="fused" in marks)
-    optimizer = PhaseOptimizer(dict(network.named_parameters()), config)
+    config = RunConfig(
+        **base,
+        optimizer="adamw" if lora else second,
+        master_weights="none" if "none" in marks else "float32",
+        fused_backward="fused" in marks,
+    )
+    optimizer = PhaseOptimizer(dict(trained.named_parameters()), config)
     seconds = 0.0
     for step in range(steps):
         begun = time.process_time()
@@ -73,6 +91,22 @@ def make(size: str, dtype: torch.dtype) -> StageC:
     return network.train()
 
 
+def frozen(size: str, kept: str) -> StageC:
+    """With weights like these, kept as a LoRA's base is. Each is drawn when it is asked for, as if it were read."""
+    with torch.device("meta"):
+        network = StageC(CONFIGS[size])
+    outline = {name: tensor.to(torch.bfloat16) for name, tensor in network.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(name: str) -> torch.Tensor:
+        tensor = torch.empty_like(outline[name], device="cpu")
+        fan = tensor[0].numel() if tensor.ndim > 1 else tensor.numel()
+        return tensor.uniform_(-(fan**-0.5), fan**-0.5, generator=generator)
+
+    residence = Residence(torch.device("cpu"), torch.bfloat16, kept if kept in PACKINGS else None)
+    return residence.place(network, LazyTensors({name: partial(draw, name) for name in outline}), outline)
+
+
 def loss(network: StageC) -> torch.Tensor:
     """Of one made-up picture and text."""
     config = network.config
@@ -86,7 +120,8 @@ def main() -> None:
     """Measure each way in a process of its own and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=list(CONFIGS), default="mid")
-    parser.add_argument("--ways", default=",".join(WAYS), help="comma-separated")
+    parser.add_argument("--ways", help="comma-separated")
+    parser.add_argument("--lora", action="store_true", help="the ways of a LoRA, in place of those of a full finetune")
     parser.add_argument("--alone", action="store_true", help="measure the one way given, in this process")
     options = parser.parse_args()
     if options.alone:
@@ -94,7 +129,7 @@ def main() -> None:
         return
     print("| way | peak, GiB | bytes a weight | peak, share | time, share |\n| --- | --- | --- | --- | --- |")
     first: dict[str, float] = {}
-    for way in options.ways.split(","):
+    for way in (options.ways or ",".join(LORA_WAYS if options.lora else WAYS)).split(","):
         command = [sys.executable, __file__, "--alone", "--size", options.size, "--ways", way]
         # tensors of their own pages, which the C library gives back at once and does not leave in pieces
         environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "littlecascade"
 
 LAYERS = [
-    {"errors", "recipe", "checks", "__version__"},
+    {"errors", "folders", "recipe", "checks", "__version__"},
     {"nn", "diffusion"},
     {"models"},
     {"checkpoint", "conditioning", "adapters", "memory"},

@@ -168,6 +168,15 @@ def test_a_stopped_build_goes_on_with_the_first_shard_that_is_missing(tmp_path: 
     assert run(source, output, shard_size="3").kept == 4
 
 
+def test_two_builds_do_not_write_to_one_place(tmp_path: Path) -> None:
+    source, output = fill(tmp_path / "in", 3), tmp_path / "out"
+    with Target.of(output).held(), pytest.raises(InputError, match=r"Another build is writing '.*out'"):
+        run(source, output)
+    assert not list(output.iterdir())
+    assert run(source, output).written == 3
+    assert sorted(path.name for path in output.iterdir()) == [".build.jsonl", "00000.tar", "report.json"]
+
+
 @pytest.mark.slow
 def test_a_killed_build_leaves_whole_shards_only_and_goes_on(tmp_path: Path) -> None:
     source = fill(tmp_path / "in", 120)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,23 +19,14 @@ from littlecascade.data.places import describe, open_place, resolve
 from littlecascade.data.sources import find_samples
 from littlecascade.errors import InputError
 
-
-def tar(name: str, content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-FILES = {"train/a.tar": tar("a.jpg", b"A" * 100_000), "train/b.tar": tar("b.jpg", b"B")}
+Tar = Callable[..., bytes]
 
 
 class Hub(BaseHTTPRequestHandler):
     """One data set, `user/cats`."""
 
     ranges: list[str]
+    files: dict[str, bytes]
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -59,15 +48,16 @@ class Hub(BaseHTTPRequestHandler):
             self.answer([entry for entry in inside if deep or entry["path"].rpartition("/")[0] == folder])
         elif path.startswith("/api/datasets/user/cats"):
             self.answer({"id": "user/cats", "sha": "2" * 40, "siblings": []})
-        elif (name := path.removeprefix("/datasets/user/cats/resolve/main/")) in FILES:
-            self.file(FILES[name])
+        elif (name := path.removeprefix("/datasets/user/cats/resolve/main/")) in self.files:
+            self.file(self.files[name])
         else:
             self.answer({"error": "not found"}, 404)
 
     def entries(self) -> list[dict[str, Any]]:
         folders = [{"type": "directory", "path": "train", "oid": "1" * 40}]
         return folders + [
-            {"type": "file", "path": name, "size": len(data), "oid": f"{len(data):040}"} for name, data in FILES.items()
+            {"type": "file", "path": name, "size": len(data), "oid": f"{len(data):040}"}
+            for name, data in self.files.items()
         ]
 
     def answer(self, value: object, status: int = 200) -> None:
@@ -92,10 +82,12 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def ranges(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def ranges(tar: Tar, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What the hub was asked to send of its files."""
     ranges: list[str] = []
     monkeypatch.setattr(Hub, "ranges", ranges, raising=False)
+    files = {"train/a.tar": tar({"a.jpg": b"A" * 100_000}), "train/b.tar": tar({"b.jpg": b"B"})}
+    monkeypatch.setattr(Hub, "files", files, raising=False)
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.01)
     hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     address = {"endpoint": f"http://127.0.0.1:{hub.server_port}", "token": False}
@@ -119,7 +111,7 @@ def test_a_data_set_of_the_hub_is_read_in_place(ranges: list[str], place: str) -
 
 def test_a_shard_of_the_hub_is_streamed(ranges: list[str]) -> None:
     with open_place("hf://datasets/user/cats/train/a.tar") as stream:
-        assert stream.read() == FILES["train/a.tar"]
+        assert stream.read() == Hub.files["train/a.tar"]
 
 
 def test_what_the_hub_has_not_names_what_it_has(ranges: list[str]) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import random
 import re
-import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote, urlsplit
 
@@ -19,15 +17,7 @@ from littlecascade.data.places import open_place, resolve
 from littlecascade.data.sources import find_samples
 from littlecascade.errors import InputError
 
-
-def tar(members: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
+Tar = Callable[..., bytes]
 
 
 class Site(ThreadingHTTPServer):
@@ -118,7 +108,7 @@ def random_bytes(count: int) -> bytes:
     return random.Random(count).randbytes(count)
 
 
-def test_a_shard_is_read_in_place(site: Site) -> None:
+def test_a_shard_is_read_in_place(tar: Tar, site: Site) -> None:
     site.files["/x.tar"] = tar(
         {f"{index}.jpg": random_bytes(800_000 + index) for index in range(5)} | {"4.txt": b"four"}
     )
@@ -131,7 +121,7 @@ def test_a_shard_is_read_in_place(site: Site) -> None:
     assert site.sent == 800_008
 
 
-def test_listings_are_folders_and_match_globs(site: Site) -> None:
+def test_listings_are_folders_and_match_globs(tar: Tar, site: Site) -> None:
     for name in ("/d/t-0.tar", "/d/t-1.tar"):
         site.files[name] = tar({f"{name[-5]}.jpg": b"."})
     site.files |= {"/d/deep/er/a b.jpg": b"AB", "/d/deep/er/a b.txt": b"a b", "/d/.hidden.jpg": b""}
@@ -178,7 +168,7 @@ def test_a_stream_that_always_ends_at_one_place_is_given_up(site: Site, ranges: 
         stream.read()
 
 
-def test_nothing_is_waited_for_without_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_waited_for_without_end(tar: Tar, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.files["/x.tar"] = tar({"a.jpg": random_bytes(500_000)})
     (sample,) = find_samples(f"{site.url}/x.tar")
     monkeypatch.setattr(patience, "TIMEOUT", 0.3)
@@ -194,7 +184,7 @@ def test_nothing_is_waited_for_without_end(site: Site, monkeypatch: pytest.Monke
     ("ranges", "sized", "said"),
     [(False, True, "its server sends no parts of files: download it"), (True, False, "has no known size")],
 )
-def test_a_server_that_no_index_can_be_made_of(site: Site, ranges: bool, sized: bool, said: str) -> None:
+def test_a_server_that_no_index_can_be_made_of(tar: Tar, site: Site, ranges: bool, sized: bool, said: str) -> None:
     site.ranges, site.sized = ranges, sized
     site.files["/x.tar"] = tar({"a.jpg": random_bytes(1000)})
     with pytest.raises(InputError, match=said):
@@ -218,7 +208,7 @@ def test_refusals_say_why(site: Site, status: int, said: str, most: int) -> None
     assert site.requests <= most
 
 
-def test_a_server_that_is_busy_is_asked_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_busy_is_asked_again(tar: Tar, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.5)
     site.files["/x.tar"] = tar({"a.jpg": b"A"})
     site.status = 503

@@ -6,10 +6,9 @@ import io
 import multiprocessing
 import random
 import socket
-import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,17 +28,8 @@ from littlecascade.data.table import Source
 from littlecascade.errors import InputError
 
 Port = int
+Tar = Callable[..., bytes]
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-def tar(members: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 class Line:
@@ -152,7 +142,7 @@ def random_bytes(count: int) -> bytes:
     return random.Random(count).randbytes(count)
 
 
-def test_it_reads_what_the_local_files_hold(s3: Any, tmp_path: Path) -> None:
+def test_it_reads_what_the_local_files_hold(tar: Tar, s3: Any, tmp_path: Path) -> None:
     (tmp_path / "loose").mkdir()
     contents = {
         "train-000.tar": tar({"a.jpg": b"A" * 900, "a.txt": b"an a\n", "a.json": b'{"n": 1}'}),
@@ -182,7 +172,7 @@ def test_it_reads_what_the_local_files_hold(s3: Any, tmp_path: Path) -> None:
     assert describe(resolve("S3://pictures/data/*.tar")) == "S3://pictures/data/*.tar: 2 tar files, 20.5 kB"
 
 
-def test_an_index_needs_the_headers_only(line: Line, s3: Any) -> None:
+def test_an_index_needs_the_headers_only(tar: Tar, line: Line, s3: Any) -> None:
     shard = tar({f"{index}.jpg": random_bytes(2_000_000) for index in range(5)})
     s3.put_object(Bucket="pictures", Key="x.tar", Body=shard)
     samples = find_samples("s3://pictures/x.tar")
@@ -193,7 +183,7 @@ def test_an_index_needs_the_headers_only(line: Line, s3: Any) -> None:
     assert line.sent - before < 2_100_000
 
 
-def test_samples_can_be_sent_to_other_processes(s3: Any) -> None:
+def test_samples_can_be_sent_to_other_processes(tar: Tar, s3: Any) -> None:
     s3.put_object(Bucket="pictures", Key="x.tar", Body=tar({"a.jpg": b"A"}))
     here, there = multiprocessing.Pipe()
     here.send(find_samples("s3://pictures/x.tar"))
@@ -201,7 +191,7 @@ def test_samples_can_be_sent_to_other_processes(s3: Any) -> None:
     assert sample.picture.read() == b"A"
 
 
-def test_a_cache_is_made_anew_when_the_remote_file_changes(s3: Any, tmp_path: Path) -> None:
+def test_a_cache_is_made_anew_when_the_remote_file_changes(tar: Tar, s3: Any, tmp_path: Path) -> None:
     from PIL import Image
 
     def upload(colour: str) -> None:
@@ -244,7 +234,7 @@ def test_a_stream_outlives_silent_connections(line: Line, s3: Any, monkeypatch: 
     assert time.monotonic() - started < 60
 
 
-def test_slow_answers_are_waited_for(line: Line, s3: Any) -> None:
+def test_slow_answers_are_waited_for(tar: Tar, line: Line, s3: Any) -> None:
     shard = tar({"a.jpg": random_bytes(300_000), "b.jpg": random_bytes(200_000)})
     s3.put_object(Bucket="pictures", Key="x.tar", Body=shard)
     line.pause = 0.1
@@ -256,7 +246,7 @@ def test_slow_answers_are_waited_for(line: Line, s3: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("silent", [True, False])
 def test_a_line_that_stays_dead_ends_with_one_error(
-    line: Line, s3: Any, silent: bool, monkeypatch: pytest.MonkeyPatch
+    tar: Tar, line: Line, s3: Any, silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3.put_object(Bucket="pictures", Key="x.tar", Body=tar({"a.jpg": random_bytes(500_000)}))
     (sample,) = find_samples("s3://pictures/x.tar")
@@ -296,7 +286,7 @@ def test_nobody_answers(point: Callable[[Port], None]) -> None:
         ("s3://pictures/cut.tar", r"^s3://pictures/cut\.tar is cut short: 24 bytes of 'a\.png' are missing\.$"),
     ],
 )
-def test_what_is_not_there_names_what_is(s3: Any, place: str, said: str) -> None:
+def test_what_is_not_there_names_what_is(tar: Tar, s3: Any, place: str, said: str) -> None:
     for index in range(3):
         s3.put_object(Bucket="pictures", Key=f"t/train-{index:03}.tar", Body=tar({}))
     s3.put_object(Bucket="pictures", Key="notes/readme.md", Body=b"")
@@ -305,7 +295,7 @@ def test_what_is_not_there_names_what_is(s3: Any, place: str, said: str) -> None
         find_samples(place)
 
 
-def test_keys_that_may_not_read(s3: Any) -> None:
+def test_keys_that_may_not_read(tar: Tar, s3: Any) -> None:
     s3.put_object(Bucket="pictures", Key="x.tar", Body=tar({"a.jpg": b"A"}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)  # the server checks keys
@@ -314,7 +304,7 @@ def test_keys_that_may_not_read(s3: Any) -> None:
 
 
 def test_a_public_file_is_read_without_keys(
-    s3: Any, server: Port, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tar: Tar, s3: Any, server: Port, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     s3.put_object(Bucket="pictures", Key="x.tar", Body=tar({"a.jpg": b"A"}), ACL="public-read")
     for name in KEYS:

@@ -17,7 +17,7 @@ def test_foresight_tells_the_way_there_from_the_way_back() -> None:
     """A step through blocks a, b, c: forwards, then backwards."""
     foresight: Foresight[str] = Foresight()
     assert [foresight.see(key) for key in "abccba"] == [None] * 6
-    assert [foresight.see(key) for key in "abccba"][1:] == list("ccba") + ["a"]
+    assert [foresight.see(key) for key in "abccba"][1:] == [*list("ccba"), "a"]
 
 
 def test_foresight_follows_a_change() -> None:

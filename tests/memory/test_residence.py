@@ -157,7 +157,7 @@ WAYS = [
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way)))
 def test_gradients_are_those_of_weights_that_stay(original: StageC, way: dict[str, Any], checkpointing: bool) -> None:
     """Bit for bit: the network beside it has, as its own, what packing leaves of the weights."""
-    network, weights = placed(original, Residence(CPU, torch.float32, **way))
+    network, _ = placed(original, Residence(CPU, torch.float32, **way))
     left = {name: read_weight(network, name) for name in original.state_dict()}
     whole, _ = placed(original, Residence(CPU, torch.float32))
     whole.load_state_dict(left)

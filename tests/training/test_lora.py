@@ -13,12 +13,10 @@ from littlecascade.adapters.files import Adapter
 from littlecascade.adapters.injection import Layer
 from littlecascade.adapters.merge import merge
 from littlecascade.checkpoint import files
-from littlecascade.checkpoint.networks import load_network, save_network
+from littlecascade.checkpoint.networks import load_network
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.errors import InputError
-from littlecascade.models.stage_b import StageB
-from littlecascade.models.stage_c import StageC
 from littlecascade.presets import TINY
 from littlecascade.training.config_file import parse_config
 from littlecascade.training.draws import Draws
@@ -28,17 +26,10 @@ Values = dict[str, Any]
 
 
 @pytest.fixture
-def values(made_up: dict[str, Values], tmp_path: Path) -> Values:
+def values(made_up: dict[str, Values], stage_c_file: Path, tmp_path: Path) -> Values:
     """A LoRA on a made-up Stage C."""
-    network = StageC(TINY.stage_c)
-    generator = torch.Generator().manual_seed(0)
-    network.initialise(generator)
-    with torch.no_grad():  # as drawn, its last layers are zero, and nothing before them has a gradient
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    save_network("stage_c", network, tmp_path / "stage_c.safetensors", dtype=torch.float32)
     own = {
-        "generator_checkpoint_path": str(tmp_path / "stage_c.safetensors"),
+        "generator_checkpoint_path": str(stage_c_file),
         "output_path": str(tmp_path / "runs"),
         "rank": 2,
         "lora_alpha": 2,
@@ -120,17 +111,10 @@ def test_what_is_written_is_what_was_trained(run: Callable[..., Any], values: Va
 
 
 @pytest.fixture
-def values_b(values: Values, made_up: dict[str, Values], tmp_path: Path) -> Values:
+def values_b(values: Values, made_up: dict[str, Values], stage_b_file: Path) -> Values:
     """A LoRA on a made-up Stage B."""
-    network = StageB(TINY.stage_b)
-    generator = torch.Generator().manual_seed(0)
-    network.initialise(generator)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    save_network("stage_b", network, tmp_path / "stage_b.safetensors", dtype=torch.float32)
     own = {name: values[name] for name in ("output_path", "rank", "lora_alpha", "lr", "updates", "ema_start_iters")}
-    return made_up["b"] | own | {"generator_checkpoint_path": str(tmp_path / "stage_b.safetensors")}
+    return made_up["b"] | own | {"generator_checkpoint_path": str(stage_b_file)}
 
 
 def test_a_lora_of_stage_b_begins_as_the_base(values_b: Values) -> None:
@@ -255,3 +239,9 @@ def test_mistakes_are_told_with_what_there_is(run: Callable[..., Any], values: V
         run("x", generator_checkpoint_path=None)
     with pytest.raises(InputError, match="rank"):
         run("x", rank=0)
+
+
+@pytest.mark.parametrize(("kind", "base"), [("lora", "c"), ("lora_b", "b")])
+def test_what_a_lora_does_not_say_is_as_its_stage_has_it(kind: str, base: str) -> None:
+    own, others = TASKS[kind].config.model_fields, TASKS[base].config.model_fields
+    assert {name for name in others if own[name].default != others[name].default} == set()

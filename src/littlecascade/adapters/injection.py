@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import reduce
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -89,6 +91,8 @@ class Injection(Hooks):
     share: float | None = None
     """How much of the steps is done, from 0 to below 1; None for what is computed once for all steps."""
 
+    _paused = False
+
     def __init__(self, network: nn.Module, layers: Collection[Layer]) -> None:
         """Raises `InputError` for changes of matrices that the network does not have, or of another shape."""
         known, factors = sites(network), getattr(network, "factors", {})
@@ -113,9 +117,18 @@ class Injection(Hooks):
 
         return step
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within: nothing works, and the network is as it is without changes."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
     def works(self, steps: tuple[float, float]) -> bool:
         """Whether changes with this range work now."""
-        return self.share is None or steps[0] <= self.share < steps[1]
+        return not self._paused and (self.share is None or steps[0] <= self.share < steps[1])
 
 
 def check(deltas: Mapping[str, Delta], known: Mapping[str, Site], network: str) -> None:
@@ -149,8 +162,8 @@ class _Hook:
         base, weight = output, given.weight
         if any(delta.reads_base for delta, _ in active):
             base, weight = self._undivided(output, given, rows)
-        added = sum(scale * delta(x, base, weight, given.rows.start) for delta, scale in active)
-        return output + (added if rows is None else added * rows)
+        parts = [_times(delta(x, base, weight, given.rows.start), scale) for delta, scale in active]
+        return output + _times(reduce(torch.add, parts), 1.0 if rows is None else rows)
 
     def _row_factor(self, rows: slice, x: Tensor) -> Tensor | float | None:
         return _like(self.rows[rows, 0], x) if isinstance(self.rows, Tensor) else self.rows
@@ -163,6 +176,10 @@ class _Hook:
             return base, given.weight
         weight = given.weight / (_like(factor, given.weight) if isinstance(factor, Tensor) else factor)
         return base if rows is None else base / rows, weight
+
+
+def _times(tensor: Tensor, factor: Tensor | float) -> Tensor:
+    return tensor if isinstance(factor, float) and factor == 1 else tensor * factor
 
 
 def _like(factor: Tensor, tensor: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ ENDINGS = (".safetensors", *_PICKLED)
 """Of the names of weight files."""
 
 _EDGE = 1 << 16  # bytes
+_UNFINISHED = ".tmp"  # at the end of the name of a file that is being written
 
 DTYPES = {
     "F64": torch.float64,
@@ -56,7 +57,7 @@ def save(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             _write(file, tensors, outline or tensors, metadata or {})
@@ -69,13 +70,28 @@ def save(
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all, making its folder."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
-        temporary.write_text(text, "utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove what was left by writes into `folder` that were killed. None may be going on there."""
+    for path in folder.glob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
 
 
 def _write(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 
 from littlecascade.errors import InputError
+from littlecascade.folders import make_folder
 
 _OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 _LONGEST_STEM = 50  # characters, so that four bytes each still make a file name
@@ -42,7 +42,7 @@ def plan_outputs(target: str | None, stems: Sequence[str], *, overwrite: bool = 
     """
     if target is None or not _names_file(target):
         folder = Path(target or ".")
-        _check_writable(folder)
+        make_folder(folder)
         return _free_names(folder, stems, overwrite=overwrite)
     return _plan_files(Path(target), len(stems), overwrite=overwrite)
 
@@ -61,7 +61,7 @@ def plan_latents(target: str | None, number: int, *, overwrite: bool = False) ->
 
 def _plan_files(target: Path, number: int, *, overwrite: bool) -> list[Path]:
     paths = _numbered(target, number)
-    _check_writable(target.parent)
+    make_folder(target.parent)
     for path in paths:
         if path.is_dir():
             raise InputError(f"'{path}' is a folder: name a file, or end it with '/' to write into it.")
@@ -102,12 +102,3 @@ def _free_names(folder: Path, stems: Sequence[str], *, overwrite: bool) -> list[
 
 def _names(stem: str) -> Iterator[str]:
     return chain([f"{stem}.png"], (f"{stem}-{index}.png" for index in count(2)))
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"can't write into the folder '{folder}': {error.strerror}. Name another with -o.") from None

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from littlecascade import __version__
-from littlecascade.cli import data, doctor, edit, generate, lora, models, reconstruct, train, vary
+from littlecascade.cli import data, doctor, edit, generate, lora, models, plan, reconstruct, train, vary
 from littlecascade.cli.parser import Parser
 from littlecascade.errors import InputError, suggest
 
@@ -16,6 +16,7 @@ COMMANDS = {
     "edit": edit,
     "reconstruct": reconstruct,
     "data": data,
+    "plan": plan,
     "train": train,
     "lora": lora,
     "models": models,

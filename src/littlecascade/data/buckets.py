@@ -45,7 +45,7 @@ class Buckets:
             if not width or not height:
                 raise InputError(
                     f"A ratio of {ratio:g} at {self.side} pixels leaves no side of {self.multiple} or more: take a "
-                    "larger image_size or leave it out of multi_aspect_ratio."
+                    "larger image_size (--size) or leave it out of multi_aspect_ratio (--ratios)."
                 )
             sizes.append((width, height))
         return tuple(sizes)

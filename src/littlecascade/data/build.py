@@ -14,10 +14,13 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate, islice
 from pathlib import Path
+from tarfile import BLOCKSIZE
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageColor
 from tqdm import tqdm
 
@@ -25,7 +28,7 @@ from littlecascade.data.alike import Comparison, alike
 from littlecascade.data.captioner import Captioner
 from littlecascade.data.captions import SIDECAR, TABLES, WAYS, Table, Wording
 from littlecascade.data.lazy import Made
-from littlecascade.data.outcome import Findings, Report, named
+from littlecascade.data.outcome import Findings, Pictures, Report, named
 from littlecascade.data.render import FORMATS, Marks, Refused, Rendered, Rendering, in_order, measure, render
 from littlecascade.data.shards import Done, Journal, Line, ShardWriter, Target, write_whole
 from littlecascade.data.sources import Member, Sample, find_samples
@@ -118,38 +121,32 @@ def build(source: str, target: Target, settings: Settings, *, workers: int, over
     samples = find_samples(source, skip=lambda tar: target.owns(tar.path))
     given, unused = _given(settings, samples)
     plan = _plan(samples, target, settings)
-    begun = None if overwrite else _begun(source, target, plan)
-    done = begun[1] if begun else []
-    begin = done[-1][0].end if done else 0
-    describe = Captioner(settings.model) if settings.model and begin < len(samples) else None
-    target.prepare(clear=overwrite)
-    head = begun[0] if begun else {"plan": plan, "copies": _survey(samples, settings, workers)}
-    journal = Journal(target, head, done)
-    shards = [shard for shard, _ in done]
-    findings = Findings()
-    for _, line in done:
-        findings.extend(Findings.from_json(line))
-    outcomes = _outcomes(samples, begin, dict(head["copies"]), settings, workers)
-    packed = _packed(_captioned(outcomes, given, describe), settings)
-    for shard, found in _shards(packed, target, done=tuple(shards), end=len(samples)):
-        findings.extend(found)
-        if shard is not None:
-            journal.add(shard, found.to_json())
-            shards.append(shard)
-    if not shards:
-        target.journal.unlink()
-    report = Report(
-        source=source,
-        settings=plan["settings"],
-        shards=shards,
-        kept=len(done),
-        left_out=named(findings.left_out, samples),
-        notes=named(findings.notes, samples),
-        copies=_copies(findings, samples, target, shards),
-        unused=unused,
-        path=target.beside("report.json"),
-    )
-    write_whole(report.path, report.json())
+    with target.held():
+        begun = None if overwrite else _begun(source, target, plan)
+        done = begun[1] if begun else []
+        begin = done[-1][0].end if done else 0
+        describe = Captioner(settings.model) if settings.model and begin < len(samples) else None
+        if overwrite:
+            target.clear()
+        head = begun[0] if begun else {"plan": plan, "copies": _survey(samples, settings, workers)}
+        journal = Journal(target, head, done)
+        outcomes = _outcomes(samples, begin, dict(head["copies"]), settings, workers)
+        packed = _packed(_captioned(outcomes, given, describe), settings)
+        shards, findings = _written(packed, target, journal, done, end=len(samples))
+        report = Report(
+            source=source,
+            settings=plan["settings"],
+            shards=shards,
+            kept=len(done),
+            left_out=named(findings.left_out, samples),
+            notes=named(findings.notes, samples),
+            copies=_copies(journal, samples, target, shards),
+            unused=unused,
+            path=target.beside("report.json"),
+        )
+        if not shards:
+            target.journal.unlink()
+        write_whole(report.path, report.json())
     return report
 
 
@@ -221,18 +218,23 @@ def _survey(samples: Sequence[Sample], settings: Settings, workers: int) -> list
 
 
 def _copies(
-    findings: Findings, samples: Sequence[Sample], target: Target, shards: Sequence[Done]
+    journal: Journal, samples: Sequence[Sample], target: Target, shards: Sequence[Done]
 ) -> Sequence[Sequence[str]]:
     """The names of those that were written and are copies of one another, compared as they lie in the shards."""
     ends = list(accumulate(shard.samples for shard in shards))
+    count = ends[-1] if ends else 0
+
+    @cache  # so that what is only needed of look-alikes is read when there are some
+    def column(name: str) -> np.ndarray[Any, Any]:
+        return Pictures.column(name, count, (line["pictures"] for line in journal.lines()))
 
     def picture(place: int) -> Member:
-        return findings.picture(place, target.shard(bisect_right(ends, place)))
+        shard = target.shard(bisect_right(ends, place))
+        return Member(shard, int(column("block")[place]) * BLOCKSIZE, int(column("size")[place]))
 
-    with Comparison(Made(len(findings.sources), picture)) as same:
-        groups = [array("I", group) for group in alike(findings.fingerprints, findings.colours, same)]
-    sources = findings.sources
-    return Made(len(groups), lambda number: [samples[sources[place]].name for place in groups[number]])
+    with Comparison(Made(count, picture)) as same:
+        groups = [array("I", group) for group in alike(column("fingerprint"), column("colour"), same)]
+    return Made(len(groups), lambda number: [samples[column("source")[place]].name for place in groups[number]])
 
 
 def _outcomes(
@@ -288,6 +290,27 @@ def _packed(items: Iterable[Item], settings: Settings) -> Iterator[tuple[int, _P
         }
         notes = outcome.notes if captions else outcome.notes | {"uncaptioned": ""}
         yield index, _Packed(members, outcome.marks, notes)
+
+
+def _written(
+    items: Iterator[tuple[int, _Packed | Refused]],
+    target: Target,
+    journal: Journal,
+    done: Sequence[tuple[Done, Line]],
+    *,
+    end: int,
+) -> tuple[list[Done], Findings]:
+    """Write shard after shard, behind those done, into the journal, too. All of the shards, and what was found."""
+    shards = [shard for shard, _ in done]
+    findings = Findings()
+    for _, line in done:
+        findings.extend(Findings.from_json(line))
+    for shard, found in _shards(items, target, done=tuple(shards), end=end):
+        findings.extend(found)
+        if shard is not None:
+            journal.add(shard, found.to_json())
+            shards.append(shard)
+    return shards, findings
 
 
 def _shards(

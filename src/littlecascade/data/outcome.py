@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tarfile import BLOCKSIZE
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class Problem(Lazy[tuple[int, str]]):
     def from_json(cls, line: Line) -> Problem:
         """The inverse of `to_json`."""
         problem, texts = cls(), line["texts"]
-        for source, found in zip(_read("I", line["sources"]), _read("I", line["found"]), strict=True):
+        for source, found in zip(_read("I", line["sources"]).tolist(), _read("I", line["found"]).tolist(), strict=True):
             problem.add(source, texts[found])
         return problem
 
@@ -69,18 +70,44 @@ Problems = dict[str, Problem]
 """By kind."""
 
 
+class Pictures:
+    """Those that were written, in columns: the number of each one's source, its marks, and where it lies in its shard,
+    from which block on and how many bytes."""
+
+    COLUMNS: ClassVar = {"source": "I", "fingerprint": "Q", "colour": "I", "block": "I", "size": "I"}
+
+    def __init__(self) -> None:
+        self._columns = [array(code) for code in self.COLUMNS.values()]
+
+    def add(self, source: int, marks: Marks, place: Member) -> None:
+        """Count one more."""
+        values = (source, marks.fingerprint, marks.colour, place.offset // BLOCKSIZE, place.size)
+        for column, value in zip(self._columns, values, strict=True):
+            column.append(value)
+
+    def to_json(self) -> Line:
+        """As a line of the journal has them."""
+        return dict(zip(self.COLUMNS, map(_written, self._columns), strict=True))
+
+    @classmethod
+    def column(cls, name: str, count: int, lines: Iterable[Line]) -> np.ndarray[Any, Any]:
+        """A column of `count` pictures, out of what `to_json` gave of each shard."""
+        column = np.empty(count, dtype=cls.COLUMNS[name])
+        start = 0
+        for line in lines:
+            values = _read(column.dtype.char, line[name])
+            column[start : start + len(values)] = values
+            start += len(values)
+        return column
+
+
 @dataclass
 class Findings:
-    """What is known of sources that were dealt with: problems and, of those that were written, the marks of the picture
-    and where it lies in its shard: at which block, and how many bytes."""
+    """What is known of sources that were dealt with: problems, and the pictures that were written of one shard."""
 
     left_out: Problems = field(default_factory=dict)
     notes: Problems = field(default_factory=dict)
-    sources: array[int] = field(default_factory=lambda: array("I"))
-    fingerprints: array[int] = field(default_factory=lambda: array("Q"))
-    colours: array[int] = field(default_factory=lambda: array("I"))
-    blocks: array[int] = field(default_factory=lambda: array("I"))
-    sizes: array[int] = field(default_factory=lambda: array("I"))
+    pictures: Pictures = field(default_factory=Pictures)
 
     def refused(self, index: int, kind: str, found: str) -> None:
         """Count a source as left out."""
@@ -90,17 +117,13 @@ class Findings:
         """Count a source as written."""
         for kind, found in notes.items():
             self.notes.setdefault(kind, Problem()).add(index, found)
-        values = (index, marks.fingerprint, marks.colour, place.offset // BLOCKSIZE, place.size)
-        for column, value in zip(self._columns(), values, strict=True):
-            column.append(value)
+        self.pictures.add(index, marks, place)
 
     def extend(self, other: Findings) -> None:
-        """Take in those of a further shard."""
+        """Take in the problems of a further shard. Its pictures are left to the journal."""
         for own, more in ((self.left_out, other.left_out), (self.notes, other.notes)):
             for kind, problem in more.items():
                 own.setdefault(kind, Problem()).extend(problem)
-        for column, values in zip(self._columns(), other._columns(), strict=True):
-            column.extend(values)
 
     def to_json(self) -> Line:
         """As a line of the journal has it."""
@@ -108,33 +131,23 @@ class Findings:
             key: {kind: problem.to_json() for kind, problem in kinds.items()}
             for key, kinds in (("left_out", self.left_out), ("notes", self.notes))
         }
-        return {**problems, "pictures": list(map(_written, self._columns()))}
+        return {**problems, "pictures": self.pictures.to_json()}
 
     @classmethod
     def from_json(cls, line: Line) -> Findings:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`, but for the pictures."""
         left_out, notes = (
             {kind: Problem.from_json(problem) for kind, problem in line[key].items()} for key in ("left_out", "notes")
         )
-        columns = (_read(code, text) for code, text in zip("IQIII", line["pictures"], strict=True))
-        return cls(left_out, notes, *columns)
-
-    def picture(self, place: int, shard: Path) -> Member:
-        """Where a picture lies that was written as number `place`, in this shard."""
-        return Member(shard, self.blocks[place] * BLOCKSIZE, self.sizes[place])
-
-    def _columns(self) -> tuple[array[int], ...]:
-        return self.sources, self.fingerprints, self.colours, self.blocks, self.sizes
+        return cls(left_out, notes)
 
 
 def _written(numbers: array[int]) -> str:
     return b64encode(np.asarray(numbers, dtype=f"<u{numbers.itemsize}").tobytes()).decode()
 
 
-def _read(code: str, text: str) -> array[int]:
-    numbers = array(code)
-    numbers.extend(np.frombuffer(b64decode(text), dtype=f"<u{numbers.itemsize}").tolist())
-    return numbers
+def _read(code: str, text: str) -> np.ndarray[Any, Any]:
+    return np.frombuffer(b64decode(text), dtype=np.dtype(code).newbyteorder("<"))
 
 
 def named(problems: Problems, samples: Sequence[Sample]) -> Named:

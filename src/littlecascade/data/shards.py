@@ -9,15 +9,16 @@ import json
 import os
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
 
 from littlecascade.data.samples import Member
 from littlecascade.errors import InputError
+from littlecascade.folders import alone, make_folder
 
 SHARD_SIZE = "10000"
 """Samples of a shard where nothing else is said."""
@@ -95,21 +96,20 @@ class Target:
             return file.absolute() == path
         return file.absolute().parent == path and _NUMBERED.fullmatch(file.name) is not None
 
-    def prepare(self, *, clear: bool = False) -> None:
-        """Make the folder and, if asked to, clear it of shards. Raises `InputError` if it can't be written into.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and within write into it alone.
 
-        A single file stays until another takes its place.
+        Raises `InputError` if that can't be, because it can't be written into or another build writes there.
         """
-        folder = self.path.parent if self.single else self.path
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(f"can't write into the folder '{folder}': {error.strerror}. Name another.") from None
-        if clear:
-            for path in (self.journal, *([] if self.single else self.shards())):
-                path.unlink(missing_ok=True)
+        make_folder(self.path.parent if self.single else self.path)
+        with alone(self.journal.with_suffix(".lock"), f"Another build is writing '{self.path}'"):
+            yield
+
+    def clear(self) -> None:
+        """Remove the shards that are there. A single file stays until another takes its place."""
+        for path in (self.journal, *([] if self.single else self.shards())):
+            path.unlink(missing_ok=True)
 
     def shards(self) -> list[Path]:
         """The shards that are there, complete or not of this build."""
@@ -141,8 +141,10 @@ class ShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        try:
+            self._file.close()  # fails where the disk is full, and yet closes
+        finally:
+            self._part.unlink(missing_ok=True)
 
     def add(self, name: str, members: Mapping[str, bytes]) -> Member | None:
         """Write a sample's members, given by suffix. Returns where the first lies, or None if there was no room.
@@ -223,6 +225,10 @@ class Journal:
                 break
             done.append((shard, line))
         return head, done
+
+    def lines(self) -> Iterator[Line]:
+        """What is known of the sources of each complete shard, read from the file one by one."""
+        return islice(_json_lines(self._path), 1, None)
 
     def add(self, shard: Done, known: Line) -> None:
         """Note that a shard is complete."""

@@ -15,6 +15,7 @@ from littlecascade.training import preflight, preflight_data
 from littlecascade.training.config import DiffusionRun, RunConfig
 from littlecascade.training.config_file import load_config
 from littlecascade.training.kinds import KINDS, kind_of
+from littlecascade.training.plan.auto import choose
 from littlecascade.training.run import TASKS, settle
 from littlecascade.training.runstate import RunFolder
 
@@ -85,6 +86,22 @@ def room(run: Run) -> Iterator[Line]:
     yield from stock.room(config.cache_folder, "cache")
 
 
+def memory(run: Run) -> Iterator[Line]:
+    """Whether it fits into this machine's memory, or is made to by `memory: auto`."""
+    if run.kind not in TASKS or RunFolder(run.config.folder).state_path.is_file():
+        return
+    try:
+        choice = choose(run.kind, run.config)
+    except InputError:  # of a file that other checks tell of
+        return
+    if not choice.line:
+        yield Line("ok", "memory", "fits into this machine's")
+        return
+    text = choice.line.removeprefix("memory: ")
+    remedy = "" if choice.fits else f"'littlecascade plan {run.kind} CONFIG' tells each phase."
+    yield Line("ok" if choice.fits else "note", "memory", text, remedy)
+
+
 def _trained(run: Run) -> int:
     """Values that are trained, 0 where that is not known beforehand."""
     from littlecascade.checkpoint.recognise import recognise
@@ -110,4 +127,5 @@ CHECKS: tuple[Callable[[Run], Iterable[Line]], ...] = (
     *map(_preflight, (preflight.files, preflight.extras, preflight.networks, preflight.towers, preflight.adapters)),
     *map(_preflight, (preflight_data.places_of, preflight_data.samples)),
     room,
+    memory,
 )

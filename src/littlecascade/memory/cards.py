@@ -1,7 +1,7 @@
 """Graphics cards by name: their memory, what they can compute in, and how fast at best.
 
-The figures are NVIDIA's own, from the architecture white papers and data sheets: memory in GB (which are GiB on a card),
-bandwidth in GB/s, and dense TFLOP/s of float32 and of 16-bit products that are summed up in float32.
+The figures are those of NVIDIA's white papers and data sheets: memory in GB (which are GiB on a card), bandwidth in
+GB/s, and dense TFLOP/s of float32 and of 16-bit products that are summed up in float32.
 """
 
 from __future__ import annotations

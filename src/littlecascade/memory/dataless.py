@@ -50,6 +50,11 @@ def dataless() -> Iterator[None]:
         yield
 
 
+def lies_on(device: torch.device, tensor: Tensor) -> bool:
+    """Whether a tensor without data is on a device. To ask for its `device` would be an operation of its own."""
+    return getattr(tensor, "fake_device", None) == device
+
+
 class _Values(TorchDispatchMode):
     """Answers what depends on data."""
 

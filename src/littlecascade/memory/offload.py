@@ -22,13 +22,12 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._host = "meta" if device.type == "meta" else "cpu"
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._leaving: tuple[Sequence[Tensor], torch.cuda.Event] | None = None
 
     def host_like(self, tensor: Tensor) -> Tensor:
         """Room for a tensor in the machine's memory, page-locked for a GPU, as such copies need it."""
-        return torch.empty_like(tensor, device=self._host, pin_memory=self._stream is not None)
+        return torch.empty_like(tensor, device="cpu", pin_memory=self._stream is not None)
 
     def home(self, tensor: Tensor) -> Tensor:
         """A copy of a tensor, wherever it is, in the machine's memory. It is there on return."""
@@ -77,7 +76,9 @@ class Lane:
         with torch.cuda.stream(self._stream):
             for source, target in pairs:
                 target.copy_(source, non_blocking=True)
-            return self._stream.record_event()
+            done = torch.cuda.Event()
+            done.record()
+            return done
 
     def _await(self, done: torch.cuda.Event | None) -> None:
         if done is not None:

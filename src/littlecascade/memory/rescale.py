@@ -13,7 +13,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from littlecascade.checkpoint.lazy import LazyTensors
 from littlecascade.errors import InputError
+from littlecascade.memory.residence import Residence
 from littlecascade.models.stage_b import StageB
 from littlecascade.models.stage_c import StageC
 from littlecascade.models.trunk import Trunk
@@ -42,6 +44,23 @@ def _beside(weight: Tensor, factor: Factor) -> Factor:
     return factor.to(weight.device) if isinstance(factor, Tensor) else factor
 
 
+def place(
+    build: Callable[[], Network], residence: Residence, weights: Mapping[str, Tensor], outline: Mapping[str, Tensor]
+) -> Network:
+    """A network that `build` makes on the meta device, with its weights in a residence; in float16 with its stream
+    divided. weights, outline: see `Residence.place`. Raises `InputError` as `fit` does.
+    """
+
+    def placed(divisor: float) -> Network:
+        network = build()
+        if divisor == 1:
+            return residence.place(network, weights, outline)
+        factors, wide = network.divide_stream(divisor)
+        return residence.place(network, LazyTensors(divided(weights, factors)), outline, wide)
+
+    return fit(placed) if residence.dtype == torch.float16 else placed(1)
+
+
 def fit(build: Callable[[float], Network]) -> Network:
     """The network that `build` makes for a divisor, with the smallest power of two that leaves the stream its room.
 
@@ -49,7 +68,10 @@ def fit(build: Callable[[float], Network]) -> Network:
     """
     network = build(TRIAL)
     divisor = _needed(network)
-    return network if divisor == TRIAL else build(divisor)
+    if divisor == TRIAL:
+        return network
+    del network  # both at once might not fit
+    return build(divisor)
 
 
 @torch.no_grad()
@@ -57,14 +79,15 @@ def divide(network: Trunk) -> dict[str, Factor]:
     """Divide the stream of a network in float16 in place, as far as `fit` would, and give the factors by which its
     parameters, some of which are float32 from now on, have been multiplied. `undivide` takes the division back.
 
-    Raises `InputError` as `fit` does.
+    What it was is kept in the CPU's memory meanwhile. Raises `InputError` as `fit` does.
     """
-    whole = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    whole = {name: parameter.detach().to("cpu", copy=True) for name, parameter in network.named_parameters()}
 
     def apply(divisor: float) -> dict[str, Factor]:
         factors, wide = network.divide_stream(divisor)
         for name, make in divided(whole, factors).items():
-            network.get_parameter(name).data = make().to(torch.float32 if name in wide else whole[name].dtype)
+            parameter, dtype = network.get_parameter(name), torch.float32 if name in wide else whole[name].dtype
+            parameter.data = make().to(parameter.device, dtype)
         return dict(factors)
 
     training = network.training

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from littlecascade.checkpoint.lazy import LazyTensors
 from littlecascade.memory import int8, nf4
 from littlecascade.memory.measure import give_back
 from littlecascade.memory.offload import Ahead, Foresight, Lane
@@ -66,6 +67,21 @@ class Residence:
     def whole(self) -> bool:
         """Whether all weights stay on the device as they are computed with."""
         return self.packing is None and not self.streamed
+
+    def source(
+        self, outline: Mapping[str, Tensor], read: Mapping[str, Tensor], mapped: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Weights of a file for `place`: mapped into memory where that saves a copy, read where it would make one.
+
+        outline: all of them without data. read, mapped: the same in either way, each when it is asked for.
+        """
+
+        def choose(tensor: Tensor) -> Mapping[str, Tensor]:
+            if self.device.type == "cpu":
+                return mapped if self.whole and tensor.dtype == self.dtype else read
+            return mapped if self.streamed and not self.held else read
+
+        return LazyTensors({name: partial(choose(tensor).__getitem__, name) for name, tensor in outline.items()})
 
     def place(
         self,
@@ -137,13 +153,14 @@ class Carrier:
             self._ahead = Ahead(Lane(residence.device), self._read)
         self._foresight: Foresight[str] = Foresight()
         self._names = {block: [name for name in kept if name.startswith(f"{block}.")] for block in blocks}
-        self._empty = {name: network.get_parameter(name) for name in kept}
+        self._empty = {name: _without_data(network.get_parameter(name)) for name in kept}
         self._places = {name: _owner(network, name) for name in kept}
         self._made: dict[int, tuple[str, int]] = {}
         """By the storages of the block at work: the parameter, and where in its storage it begins."""
         for name, block in blocks.items():
             block.register_forward_pre_hook(partial(self._bring, name))
             block.register_forward_hook(partial(self._drop, name), always_call=True)
+            self._drop(name)
         keep_less(network, self._pack)
         network.carrier = self  # pyright: ignore[reportArgumentType]
 
@@ -175,7 +192,7 @@ class Carrier:
                 weight = weight.clone()
             owner, leaf = self._places[name]
             owner._parameters[leaf] = nn.Parameter(weight, requires_grad=False)
-            self._made[_storage(weight)] = name, weight.storage_offset()
+            self._made[_storage(weight)] = name, int(weight.storage_offset())
 
     def _drop(self, block: str, *_: object) -> None:
         for name in self._names[block]:
@@ -201,6 +218,11 @@ def read_weight(network: nn.Module, name: str) -> Tensor:
     """A parameter of a network as it is computed with, wherever it is kept."""
     carrier: Any = getattr(network, "carrier", None)
     return carrier.weight(name) if carrier is not None and name in carrier else network.get_parameter(name)
+
+
+def _without_data(parameter: nn.Parameter) -> nn.Parameter:
+    """On the meta device, and with no storage there that would look as if it took memory."""
+    return nn.Parameter(parameter.new_empty(()).expand(parameter.shape), requires_grad=False)
 
 
 def _storage(tensor: Tensor) -> int:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from littlecascade.checkpoint import assign
-from littlecascade.checkpoint.lazy import LazyTensors
 from littlecascade.checkpoint.networks import ROLES
 from littlecascade.conditioning.clip import TextTower, VisionTower
 from littlecascade.conditioning.image import MEAN, STD, ImageEncoder
@@ -124,39 +123,26 @@ class Components:
 
     def _stage(self, role: str) -> Any:
         weights, residence = self.model.network(role), self.placement.large
-
-        def build(divisor: float) -> Any:
-            return _place(ROLES[role].network, weights, residence, divisor)
-
-        if residence.dtype != torch.float16:
-            return build(1)
-        network = rescale.fit(build)
+        network = rescale.place(
+            partial(_built, ROLES[role].network, weights), residence, _source(weights, residence), weights.part.outline
+        )
         if network.divisor > 1:
             self.remarks[role] = f"{role} in float16 with its residual stream divided by {network.divisor:.0f}"
         return network
 
 
-def _place(factory: Callable[[Any], nn.Module], weights: Weights, residence: Residence, divisor: float = 1) -> Any:
-    """A network with its weights. divisor: of Stage B's or C's residual stream."""
+def _place(factory: Callable[[Any], nn.Module], weights: Weights, residence: Residence) -> Any:
+    """A network with its weights."""
+    return residence.place(_built(factory, weights), _source(weights, residence), weights.part.outline)
+
+
+def _built(factory: Callable[[Any], nn.Module], weights: Weights) -> Any:
+    """A network without its weights, once it is sure that they fit."""
     with torch.device("meta"):
-        network: Any = factory(weights.config)
+        network = factory(weights.config)
     assign.check(network, weights.part.outline, str(weights.path))
-    tensors = _source(weights, residence)
-    if divisor == 1:
-        return residence.place(network, tensors, weights.part.outline)
-    factors, wide = network.divide_stream(divisor)
-    divided = LazyTensors(rescale.divided(tensors, factors))
-    return residence.place(network, divided, weights.part.outline, wide)
+    return network
 
 
 def _source(weights: Weights, residence: Residence) -> Mapping[str, Tensor]:
-    """The weights, mapped into memory where that saves a copy, and read one by one where it would be one too many."""
-    read, mapped = weights.part.tensors(), weights.part.tensors(mapped=True)
-
-    def source(tensor: Tensor) -> Mapping[str, Tensor]:
-        if residence.device.type == "cpu":
-            return mapped if residence.whole and tensor.dtype == residence.dtype else read
-        return mapped if residence.streamed else read
-
-    outline = weights.part.outline.items()
-    return LazyTensors({name: partial(source(tensor).__getitem__, name) for name, tensor in outline})
+    return residence.source(weights.part.outline, weights.part.tensors(), weights.part.tensors(mapped=True))

@@ -66,6 +66,8 @@ class RunConfig(OfficialKeys):
     synonyms: ClassVar[Mapping[str, str]] = {"clip_text_model_name": "text_path", "clip_image_model_name": "image_path"}
     """Official names of keys that have another one here."""
     large: ClassVar[bool] = False
+    on_frozen: ClassVar[bool] = False
+    """Whether what is trained is beside a network that stays as it is."""
     """Whether it trains, or trains beside, one of the networks that are made for float16."""
 
     # the run
@@ -93,9 +95,11 @@ class RunConfig(OfficialKeys):
     ema_beta: Beta = 0.99
 
     # what makes a run fit its memory, see docs/training-memory.md; all ours
+    memory: Literal["auto", "given"] = "auto"  # auto chooses those of the keys below that are not given
     gradient_checkpointing: bool = False
     master_weights: Literal["float32", "none"] = "float32"
     fused_backward: bool = False
+    offload: Literal["none", "weights", "optimizer", "activations", "all"] = "none"  # to the machine's memory
 
     # what is kept
     save_every: PositiveInt = 1000
@@ -156,12 +160,31 @@ class RunConfig(OfficialKeys):
                 f"{self.grad_accum_steps} micro-batches up in: set grad_accum_steps to 1 and batch_size to "
                 f"{self.micro_batch}, or fused_backward to false."
             )
+        self._check_offload()
         if self.optimizer == "prodigy" and (self.fused_backward or self.master_weights == "none"):
             key = "fused_backward: true" if self.fused_backward else "master_weights: none"
             raise InputError(
                 f"optimizer: prodigy finds its learning rate from all gradients and float32 weights at once, so "
                 f"{key} does not go with it; optimizer adafactor or adamw8bit do."
             )
+
+    def _check_offload(self) -> None:
+        if self.offload == "weights" and not self.on_frozen:
+            raise InputError(
+                "offload: weights is for frozen weights, those that a LoRA is trained on. Where all weights are "
+                "trained, optimizer and activations can be offloaded."
+            )
+        if self.offload == "activations" and not self.large:
+            raise InputError("offload: activations is for Stage B and C; the networks of this run are small.")
+        if self.offloads("optimizer") and self.optimizer == "prodigy":
+            raise InputError(
+                f"optimizer: prodigy steps on all weights at once, so offload: {self.offload} does not go with it; "
+                "optimizer adafactor or adamw8bit do."
+            )
+
+    def offloads(self, what: str) -> bool:
+        """Whether weights, optimizer or activations are to be in the machine's memory."""
+        return self.offload in (what, "all")
 
     def remarks(self) -> list[str]:
         """What the user should know of a configuration that is valid, a sentence each."""

@@ -26,8 +26,12 @@ _CHANGES = frozenset({"module_filters", "rank", "lora_alpha", "lora_type"})
 Name = Annotated[str, Field(min_length=1)]
 
 
-class _AdapterRun(DiffusionRun):
+class AdapterRun(DiffusionRun):
     """What needs a Stage B or C to be trained on."""
+
+    on_frozen: ClassVar[bool] = True
+
+    base_weights: Literal["same", "int8", "nf4"] = "same"  # ours; what its matrices are kept in
 
     def check(self) -> None:
         super().check()
@@ -35,7 +39,7 @@ class _AdapterRun(DiffusionRun):
             raise InputError("generator_checkpoint_path is missing: it names the stage that this is trained on.")
 
 
-class _LoraKeys(_AdapterRun):
+class _LoraKeys(AdapterRun):
     """Low-rank changes of weights."""
 
     stage: ClassVar[str]
@@ -47,6 +51,8 @@ class _LoraKeys(_AdapterRun):
     lora_alpha: PositiveFloat = 1.0  # ours; changes are scaled by lora_alpha / rank, in the official code by 1 / rank
     lora_type: Literal["lora", "dora", "loha", "lokr"] = "lora"  # ours
     lora_dropout: Beta = 0.0  # ours
+    prior_prompts: tuple[Name, ...] = ()  # ours; prompts whose pictures are to stay as they are
+    prior_share: Share = 0.5  # ours; the samples that these take the place of, if there are any
 
     @property
     def form(self) -> str:
@@ -81,7 +87,7 @@ class _LoraKeys(_AdapterRun):
         return remarks
 
 
-class LoraRun(_LoraKeys, StageCRun):
+class LoraRun(StageCRun, _LoraKeys):
     """Low-rank changes of the weights of Stage C, and of the text tower, and tokens of its vocabulary."""
 
     stage: ClassVar[str] = "stage_c"
@@ -116,7 +122,7 @@ class LoraRun(_LoraKeys, StageCRun):
             )
 
 
-class LoraBRun(_LoraKeys, StageBRun):
+class LoraBRun(StageBRun, _LoraKeys):
     """Low-rank changes of the weights of Stage B, which draws the details."""
 
     stage: ClassVar[str] = "stage_b"
@@ -173,7 +179,7 @@ FILTERS: Mapping[str, type[BaseModel]] = {
 """The official filters, which make a ControlNet's input of a picture, and what each of them takes."""
 
 
-class ControlNetRun(_AdapterRun, StageCRun):
+class ControlNetRun(StageCRun, AdapterRun):
     """A network that adds to Stage C's blocks what it makes of a hint."""
 
     fixed: ClassVar[frozenset[str]] = (

@@ -25,7 +25,7 @@ from littlecascade.errors import InputError
 from littlecascade.training.config import DiffusionRun, ImageRun, RunConfig, StageBRun, StageCRun
 from littlecascade.training.config_adapters import LoraRun
 
-TEXT_BATCH = 256
+TEXT_BATCH = 64
 SCALES = 5
 """From how many scales of a picture, evenly from the least one to 1, Stage B gets its semantic latents."""
 STRIDE = 32  # pixels of a latent of the compressor
@@ -92,7 +92,7 @@ def stage_a(checkpoint: Path, device: torch.device) -> Column:
 def image(folder: Path, device: torch.device) -> Column:
     """The image tower's embeddings, (1, projection)."""
     encoder = cache(lambda: ImageEncoder.load(folder, torch.float32, device))
-    return Column("image", files.identity(_files(folder)), lambda pixels: encoder().encode(pixels))
+    return Column("image", files.identity(files_of(folder)), lambda pixels: encoder().encode(pixels))
 
 
 def text(folder: Path, device: torch.device) -> tuple[str, Callable[[], Compute]]:
@@ -102,14 +102,15 @@ def text(folder: Path, device: torch.device) -> tuple[str, Callable[[], Compute]
         encoder = TextEncoder.load(folder, torch.float32, device)
         return lambda texts: encoder.encode(texts, chunks=1, batch_size=TEXT_BATCH)
 
-    return files.identity(_files(folder)), load
+    return files.identity(files_of(folder)), load
 
 
 def _network(role: str, checkpoint: Path, device: torch.device) -> Callable[[], Any]:
     return cache(lambda: load_network(role, checkpoint, dtype=torch.float32, device=device))
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
+    """The files of a tower. Raises `InputError` where there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder.absolute()}, where a text or image tower should be.")
     return sorted(path for path in folder.iterdir() if path.is_file())

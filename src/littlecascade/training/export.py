@@ -23,7 +23,7 @@ def export_averages(task: Task, tensors: Mapping[str, Tensor], folder: RunFolder
     """
     for phase in task.phases:
         for prefix, module in phase.modules.items():
-            module.float().eval()
+            module.cpu().float().eval()  # in float32 it need not fit the device
             if isinstance(module, Trunk):
                 rescale.undivide(module)
             for name, tensor in chain(module.named_parameters(prefix), module.named_buffers(prefix)):

@@ -27,6 +27,7 @@ from littlecascade.training.ema import Ema
 from littlecascade.training.export import export_averages
 from littlecascade.training.interrupt import deferred_interrupt
 from littlecascade.training.metrics import Log, mean
+from littlecascade.training.offload import offload
 from littlecascade.training.optim.optimizer import PhaseOptimizer
 from littlecascade.training.optim.schedule import lr_scale
 from littlecascade.training.optim.weight import Weight
@@ -53,10 +54,12 @@ class Trainer:
         self.report = Report(folder, config, lambda: task.broken)
         self.trackers: Sequence[Tracker] = ()
         self.room = Room(config, task.networks)
-        self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config) for phase in task.phases}
+        self.lane = offload(task, config)
+        self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config, self.lane) for phase in task.phases}
         for phase in task.phases:
             self.optimizers[phase.name].divide(_divide(phase))
-        self.ema = Ema(self._averaging(), beta=config.ema_beta, every=config.ema_iters, start=config.ema_start_iters)
+        average = {"beta": config.ema_beta, "every": config.ema_iters, "start": config.ema_start_iters}
+        self.ema = Ema(self._averaging(), **average, lane=self.lane)
         checkpoint = folder.load()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -78,8 +81,8 @@ class Trainer:
         self.timetable.begin(self.step, minutes, since)
         log = Log(self.config.batch_size, self._log)
         with opened(self.config, self.folder.folder, self.step) as self.trackers, deferred_interrupt() as interrupted:
-            if self.step == 0:
-                self.preview()
+            if self._shows_preview() and not self.folder.has_preview(self.step):
+                self.preview()  # the first of all, or one that the run was killed before it could draw
             with self._bar() as bar, ThreadPoolExecutor(1) as pool:
                 upcoming = pool.submit(self.fetch, self.step)
                 while self.step < self.updates and not interrupted.is_set():
@@ -103,7 +106,9 @@ class Trainer:
 
     def _bar(self) -> tqdm[NoReturn]:
         """Only on a terminal."""
-        return tqdm(total=self.updates, initial=self.step, desc=self.config.experiment_id, disable=None, unit="update")
+        return tqdm(
+            total=self.updates, initial=self.step, desc=self.config.experiment_id, disable=None, unit=" updates"
+        )
 
     def _show(self, bar: tqdm[NoReturn], log: Log) -> None:
         bar.total = self.updates
@@ -117,7 +122,7 @@ class Trainer:
         if self.step % self.config.save_every == 0:
             wait([upcoming])  # so that the feed knows where its next batch begins
             self.save()
-        if self.step % (self.config.preview_every or self.config.save_every) == 0:
+        if self._shows_preview():
             self.preview()
 
     def _log(self, row: dict[str, float | None]) -> None:
@@ -134,12 +139,17 @@ class Trainer:
             self.folder.save(Checkpoint(self.step, self.skipped, tensors, place), backup=backup)
         self.timetable.record()
 
+    def _shows_preview(self) -> bool:
+        """Whether one is due after this update, which is not the last."""
+        every = self.config.preview_every or self.config.save_every
+        return self.step < self.updates and self.step % every == 0
+
     def preview(self, *, running: bool = True) -> None:
         """Draw the task's preview with the averaged weights, and renew the report."""
         with self.timetable.apart("preview"), self.averaged():
             image = self.task.preview()
         if image is not None:
-            image.save(self.folder.folder / f"preview-{self.step:06d}.png")
+            self.folder.write_preview(self.step, image)
             for tracker in self.trackers:
                 tracker.picture(self.step, image)
         self.report.write(running=running)
@@ -147,9 +157,10 @@ class Trainer:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within: the modules hold the averaged weights and buffers, evaluate, and keep no gradients."""
-        weights, statistics = self._weights(), self._statistics()
+        weights, statistics = ({}, {}) if self.ema.idle else (self._weights(), self._statistics())
         tensors = {name: weight.parameter for name, weight in weights.items()} | statistics
-        current = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        keep = torch.clone if self.lane is None else self.lane.home
+        current = {name: keep(tensor.detach()) for name, tensor in tensors.items()}
         modes = {module: module.training for phase in self.task.phases for module in phase.modules.values()}
         with torch.no_grad():
             try:

@@ -16,6 +16,9 @@ from littlecascade.diffusion.weighting import WEIGHTS, LossWeight
 from littlecascade.training.config import DiffusionRun
 from littlecascade.training.draws import Draws
 
+Network = Callable[[Tensor, Tensor], Tensor]
+Wanted = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -27,21 +30,19 @@ class Objective:
     pyramid: bool = False
 
     def loss(
-        self,
-        network: Callable[[Tensor, Tensor], Tensor],
-        x0: Tensor,
-        draws: Draws,
-        places: Tensor | None = None,
+        self, network: Network, x0: Tensor, draws: Draws, wanted: Wanted, places: Tensor | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """The weighted mean squared error at times spread evenly over [0, 1], and the unweighted one for the metrics.
 
-        x0: (B, C, H, W) float32. places: (B, 1, H, W), how much the error counts at each; alike if not given.
+        x0: (B, C, H, W) float32. wanted: given what the network should say of (x, time), what it is held against.
+        places: (B, 1, H, W), how much the error counts at each; alike if not given.
         """
         target, schedule = self.parametrisation.target, self.parametrisation.schedule
         logsnr = schedule.logsnr(draws.spread()).to(x0.device)
         noise = self._noise(x0, draws)
-        prediction = network(add_noise(x0, noise, logsnr), target.time(logsnr, schedule)).float()
-        error = _mean((prediction - target.of(x0, noise, logsnr)).square(), places)
+        x, time = add_noise(x0, noise, logsnr), target.time(logsnr, schedule)
+        goal = wanted(target.of(x0, noise, logsnr), x, time)
+        error = _mean((network(x, time).float() - goal).square(), places)
         value = (error * self.weight(logsnr)).mean()
         self.weight.update(logsnr, error.detach())
         return value, {"error": float(error.detach().mean())}

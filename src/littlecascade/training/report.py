@@ -46,16 +46,20 @@ class Report:
     def write(self, *, running: bool = True) -> None:
         """Write it whole or not at all. running: the page loads itself again."""
         start = time.monotonic()
-        title, rows = html.escape(self._config.experiment_id), self._folder.metrics()
-        reload = f'<meta http-equiv="refresh" content="{RELOAD}">' if running else ""
-        self._folder.write(
-            "report.html",
-            f'<!doctype html><html lang="en"><meta charset="utf-8">{reload}<title>{title}</title><style>{STYLE}</style>'
-            f"<h1>{title}</h1>{_state(rows, running=running)}{_curves(rows)}<h2>Pictures</h2>"
-            f"{_pictures(self._folder.folder)}{_broken(self._broken())}<h2>Settings</h2>{_settings(self._config)}</html>",
-        )
+        self._folder.write("report.html", self._page(self._folder.metrics(), running=running))
         end = time.monotonic()
         self._due = end + max(RELOAD, (end - start) / _SHARE)
+
+    def _page(self, rows: Sequence[Mapping[str, Any]], *, running: bool) -> str:
+        title = html.escape(self._config.experiment_id)
+        reload = f'<meta http-equiv="refresh" content="{RELOAD}">' if running else ""
+        return (
+            f'<!doctype html><html lang="en"><meta charset="utf-8">{reload}<title>{title}</title><style>{STYLE}</style>'
+            f"<h1>{title}</h1>{_state(rows, running=running)}{_curves(rows, losses=True)}"
+            f"<h2>Pictures</h2>{_pictures(self._folder.folder)}"
+            f"<h2>Other curves</h2>{_curves(rows, losses=False)}"
+            f"{_broken(self._broken())}<h2>Settings</h2>{_settings(self._config)}</html>"
+        )
 
 
 def _state(rows: Sequence[Mapping[str, Any]], *, running: bool) -> str:
@@ -73,10 +77,10 @@ def _state(rows: Sequence[Mapping[str, Any]], *, running: bool) -> str:
     return f"<p>{', '.join(parts)}{'' if running else '; not running'}</p>"
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The losses' first."""
+def _curves(rows: Sequence[Mapping[str, Any]], *, losses: bool) -> str:
+    """Of the losses, or of all else."""
     names = dict.fromkeys(key for row in rows for key in row if key not in _WITHOUT_CURVE)
-    return "".join(_figure(name, curve(rows, name)) for name in sorted(names, key=lambda name: "loss" not in name))
+    return "".join(_figure(name, curve(rows, name)) for name in names if ("loss" in name) is losses)
 
 
 def _pictures(folder: Path) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from littlecascade.errors import InputError
 from littlecascade.memory.measure import give_back
 from littlecascade.training.config import RunConfig
+from littlecascade.training.plan.savings import remaining
 from littlecascade.training.task import Batch
 
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
@@ -87,8 +88,8 @@ class Room:
             return "gradient_checkpointing is switched on"
         tried = " with gradient_checkpointing" if self.modules else ""
         raise InputError(
-            f"Memory is too short for a micro-batch of {self.size}{tried}: a smaller image_size, optimizer adafactor, "
-            "master_weights none or fused_backward true need less (docs/training-memory.md). What was trained up to "
+            f"Memory is too short for a micro-batch of {self.size}{tried}: a smaller image_size, or "
+            f"{', '.join(remaining(config))} need less ('littlecascade plan' says how much). What was trained up to "
             "the last checkpoint is kept."
         )
 

@@ -22,6 +22,7 @@ from littlecascade.training.config_file import Config, load_config, parse_config
 from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.export import export_averages
 from littlecascade.training.loop import Trainer
+from littlecascade.training.plan.auto import choose, kept
 from littlecascade.training.processes import Share
 from littlecascade.training.runstate import RunFolder
 from littlecascade.training.stock import Stock, precision_of
@@ -77,6 +78,11 @@ def train(
     if restart and (aside := folder.set_aside()) is not None:
         tqdm.write(f"The run that was there is in {aside} now.", file=sys.stderr)
     config = settle(config, folder)
+    if not folder.state_path.is_file():
+        choice = choose(task, config)
+        config = choice.config
+        if choice.line:
+            tqdm.write(choice.line, file=sys.stderr)
     folder.open(config.model_dump(mode="json"))
     built = entry.build(config)
     if built.broken:
@@ -123,6 +129,11 @@ def fit(task: str, config_path: Path, overrides: Sequence[str] = ()) -> list[str
     return [f"{key}={value}" for key, value in fits.items() if value != wanted[key]]
 
 
+def open_config(task: str, config_path: Path, overrides: Sequence[str] = ()) -> configs.RunConfig:
+    """The configuration of a kind of training. Raises `InputError` for an unknown kind and for what is wrong in it."""
+    return _open(task, config_path, overrides)[1]
+
+
 def _open(task: str, config_path: Path, overrides: Sequence[str]) -> tuple[Entry, configs.RunConfig]:
     entry = _find(task)
     try:
@@ -151,12 +162,13 @@ def _find(task: str) -> Entry:
 
 
 def settle(config: Config, folder: RunFolder) -> Config:
-    """`config` as this run goes on with it: the precision `auto` is measured once, and then stays what it was.
+    """`config` as this run goes on with it: what `auto` stands for is found out once, and then stays what it was.
 
     Raises `InputError` if the run has a checkpoint and one of the keys in `config.fixed` differs from its own.
     """
     stored = folder.config()
     if folder.state_path.is_file():
+        config = kept(config, stored)
         _check_fixed(config, stored, folder.folder)
     if config.precision != "auto":
         return config

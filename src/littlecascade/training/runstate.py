@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 from torch import Tensor
 
 from littlecascade.checkpoint import files
@@ -78,6 +80,19 @@ class RunFolder:
         """Write a text file whole or not at all."""
         files.write_text(self.folder / name, text)
 
+    def has_preview(self, step: int) -> bool:
+        """Whether the preview of an update is there."""
+        return self._preview_path(step).is_file()
+
+    def write_preview(self, step: int, image: Image.Image) -> None:
+        """Write the preview of an update whole or not at all."""
+        buffer = io.BytesIO()
+        image.save(buffer, "png")
+        files.write_bytes(self._preview_path(step), buffer.getvalue())
+
+    def _preview_path(self, step: int) -> Path:
+        return self.folder / f"preview-{step:06d}.png"
+
     def save(self, checkpoint: Checkpoint, *, backup: bool = False) -> None:
         """Write a checkpoint; the previous one stays whole until the new one is complete.
 
@@ -99,7 +114,12 @@ class RunFolder:
                 ) from error
 
     def load(self) -> Checkpoint | None:
-        """The last checkpoint, or None for a run that has none; metrics that came after it are dropped."""
+        """The last checkpoint, or None for a run that has none; metrics that came after it are dropped.
+
+        For the one process that goes on with the run: what it left half written when it was killed is removed, too.
+        """
+        for folder in (self.folder, self.export_folder):
+            files.clear(folder)
         checkpoint = self.peek()
         self._keep_metrics(0 if checkpoint is None else checkpoint.step)
         return checkpoint

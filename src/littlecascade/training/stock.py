@@ -11,14 +11,17 @@ import torch
 from torch import nn
 
 from littlecascade.checkpoint import assign, files
+from littlecascade.checkpoint.header import read_header
 from littlecascade.checkpoint.networks import ROLES, load_network, read_config
 from littlecascade.conditioning.text import TextEncoder
 from littlecascade.data.order import derive_seed
 from littlecascade.memory import rescale
 from littlecascade.memory.precision import DTYPES, cast, choose_device, choose_dtype
-from littlecascade.models.trunk import Trunk
-from littlecascade.training.config import RunConfig
+from littlecascade.memory.residence import Residence
+from littlecascade.training.config import RunConfig, TextRun
+from littlecascade.training.config_adapters import AdapterRun
 from littlecascade.training.data import Data, open_data
+from littlecascade.training.lessons import Lessons, read_lessons
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -64,12 +67,29 @@ class Stock:
             network = factory()
         return self._prepared(network, config)
 
-    def base(self, role: str, network_config: Any, config: RunConfig, checkpoint: Path) -> Any:
-        """A network that stays as it is, in the run's format, and that gradients flow through."""
-        network = load_network(role, checkpoint, config=network_config, dtype=self.dtype(config), device=self.device)
-        if isinstance(network, Trunk) and network.dtype == torch.float16:
-            rescale.divide(network)
-        return network
+    def residence(self, config: AdapterRun) -> Residence:
+        """How `base` keeps its weights: offloaded, a GPU has them in the machine's memory and a CPU in their file."""
+        return Residence(
+            self.device,
+            self.dtype(config),
+            packing=None if config.base_weights == "same" else config.base_weights,
+            streamed=config.offloads("weights"),
+            held=self.device.type != "cpu",
+        )
+
+    def base(self, role: str, network_config: Any, config: AdapterRun, checkpoint: Path) -> Any:
+        """Stage B or C that stays as it is, computes in the run's format, and that gradients flow through."""
+        header, residence = read_header(checkpoint), self.residence(config)
+        built = read_config(role, checkpoint) or network_config
+
+        def build() -> Any:
+            with torch.device("meta"):
+                network = ROLES[role].network(built)
+            assign.check(network, header.outline, str(checkpoint))
+            return network
+
+        weights = residence.source(header.outline, header.tensors(), header.mapped())
+        return rescale.place(build, residence, weights, header.outline)
 
     def frozen(self, role: str, path: Path) -> Any:
         """A network that the run uses and does not train, in float32."""
@@ -78,6 +98,10 @@ class Stock:
     def text_encoder(self, folder: Path, config: RunConfig) -> TextEncoder:
         """A text tower that gradients flow through, in the run's format."""
         return TextEncoder.load(folder, self.dtype(config), self.device)
+
+    def lessons(self, config: TextRun) -> Lessons:
+        """What the text tower is taught with. Raises `InputError` as `read_lessons` does."""
+        return read_lessons(config)
 
     def _prepared(self, network: Module, config: RunConfig) -> Module:
         return cast(network, self.dtype(config)).to(self.device).train().requires_grad_(True)

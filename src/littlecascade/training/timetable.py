@@ -1,8 +1,9 @@
 """How many updates a run has: those of its configuration, or as many as fit the time that it was given.
 
-The rate is measured in the first updates, and again whenever half of what is left is done, so that the last update, and
-with it the end of the learning rate's schedule, comes when the time is up. From which update on a run had how many is
-in `plan.json` in its folder: a run that goes on without a time of its own keeps them, and computes what it would have.
+The rate is measured in the first updates, and again whenever a quarter of what is left is done, so that the last
+update, and with it the end of the learning rate's schedule, comes when the time is up. From which update on a run had
+how many is in `plan.json` in its folder: a run that goes on without a time of its own keeps them, and computes what it
+would have.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Timetable:
             tqdm.write(f"time: {line}", file=sys.stderr)
         self._plan(step, total)
         self._measured, rest = True, total - step
-        self._due = rest // 2 if rest > LAST else sys.maxsize
+        self._due = max(LAST, rest // 4) if rest > LAST else sys.maxsize
 
     def _plan(self, step: int, total: int) -> None:
         if total != self.total(step):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from littlecascade.training.optim.rounding import at_once
 from littlecascade.training.optim.rules import AdamW, Rule, State
 
 BLOCK = 256
@@ -18,9 +19,6 @@ BLOCK = 256
 
 SMALLEST = 1 << 12
 """Values that a weight must have for 8-bit moments; those of smaller ones stay float32, as in the paper's code."""
-
-AT_ONCE = 1 << 8
-"""Blocks that are worked on at once, so that what is made on the way stays in a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,8 @@ def quantise(values: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     codes = torch.empty_like(blocks, dtype=torch.uint8)
     scales = blocks.abs().amax(dim=1)
-    for part, scale, target in zip(blocks.split(AT_ONCE), scales.split(AT_ONCE), codes.split(AT_ONCE), strict=True):
+    count = at_once(values.device) // BLOCK
+    for part, scale, target in zip(blocks.split(count), scales.split(count), codes.split(count), strict=True):
         relative = (part / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).view(-1)
         code = below.index_select(0, (relative.view(torch.int32) >> 16) & 0xFFFF)
         code += relative > middles.index_select(0, code)
@@ -105,6 +104,7 @@ def restore(codes: Tensor, scales: Tensor, *, signed: bool) -> Tensor:
     known = levels(signed=signed).to(codes.device)
     blocks = F.pad(codes, (0, -len(codes) % BLOCK)).view(-1, BLOCK)
     values = torch.empty(blocks.shape, device=codes.device)
-    for part, scale, target in zip(blocks.split(AT_ONCE), scales.split(AT_ONCE), values.split(AT_ONCE), strict=True):
+    count = at_once(codes.device) // BLOCK
+    for part, scale, target in zip(blocks.split(count), scales.split(count), values.split(count), strict=True):
         torch.mul(known.index_select(0, part.int().view(-1)).view_as(target), scale[:, None], out=target)
     return values.view(-1)[: len(codes)]

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from littlecascade.data.order import derive_seed
+from littlecascade.memory.offload import Lane, Shelf
 from littlecascade.nn.blocks import Factor
 from littlecascade.training.config import RunConfig
 from littlecascade.training.optim.eight_bit import SMALLEST, AdamW8bit
 from littlecascade.training.optim.prodigy import Prodigy
-from littlecascade.training.optim.rules import Adafactor, AdamW, Muon, Rule, State, is_hidden_matrix
+from littlecascade.training.optim.rules import Adafactor, AdamW, Muon, Rule, is_hidden_matrix
 from littlecascade.training.optim.scaling import LossScale
 from littlecascade.training.optim.weight import Weight
 
@@ -27,16 +28,17 @@ class PhaseOptimizer:
     updated during `backward`, each as soon as its gradient is there, which is then dropped.
 
     Weight decay acts on matrices and kernels, not on biases, norms and other vectors.
+
+    lane: with one, states and masters are in the machine's memory, and on the device while their weight is updated.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], config: RunConfig) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], config: RunConfig, lane: Lane | None = None) -> None:
         self.config = config
-        self.weights = {
-            name: Weight(parameter, master=config.master_weights == "float32") for name, parameter in parameters.items()
-        }
+        masters = Shelf(lane) if config.master_weights == "float32" else None
+        self.weights = {name: Weight(name, parameter, masters) for name, parameter in parameters.items()}
         self.decays = {name: config.weight_decay if own.ndim > 1 else 0.0 for name, own in parameters.items()}
         self.rules = {name: choose_rule(name, parameter, config) for name, parameter in parameters.items()}
-        self.states: dict[str, State] = {}
+        self.states = Shelf(lane)
         self.prodigy: Prodigy | None = None
         if config.optimizer == "prodigy":
             self.prodigy = Prodigy({name: own.read() for name, own in self.weights.items()}, self.decays, config)
@@ -117,21 +119,21 @@ class PhaseOptimizer:
             self.prodigy.take(name, gradient)
         else:
             value = weight.read()
-            state = self.states[name] if name in self.states else self.rules[name].start(value)
+            state = self.states.take(name) if name in self.states else self.rules[name].start(value)
             self.rules[name].update(value, gradient, state, self._lr, self.decays[name])
-            self.states[name] = state
+            self.states.put(name, state)
             weight.write(value, derive_seed(self.config.seed, self._update, crc32(name.encode())))
         weight.parameter.grad = None
 
     def publish(self) -> None:
         """Have the network compute with the masters as they are now."""
         for weight in self.weights.values():
-            if weight.master is not None:
-                weight.show(weight.master)
+            weight.show(weight.read())
 
     def moments(self) -> dict[str, Tensor]:
         """All that is kept beside the weights, as `{moment}.{parameter}`; none before the first step."""
-        own = {f"{moment}.{name}": value for name, state in self.states.items() for moment, value in state.items()}
+        states = self.states.everything().items()
+        own = {f"{moment}.{name}": value for name, state in states for moment, value in state.items()}
         return own | self.scale.state() | ({} if self.prodigy is None else self.prodigy.state())
 
     def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
@@ -143,7 +145,8 @@ class PhaseOptimizer:
         for name, weight in self.weights.items():
             state = self.rules[name].start(weight.read())
             if all(f"{moment}.{name}" in tensors for moment in state):
-                self.states[name] = {moment: own.copy_(tensors[f"{moment}.{name}"]) for moment, own in state.items()}
+                own = {moment: value.copy_(tensors[f"{moment}.{name}"]) for moment, value in state.items()}
+                self.states.put(name, own)
 
 
 def choose_rule(name: str, parameter: Tensor, config: RunConfig) -> Rule:

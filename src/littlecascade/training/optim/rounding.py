@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-AT_ONCE = 1 << 16
-"""Values that are worked on at once, so that what is made on the way stays small, and in a CPU's cache."""
+AT_ONCE, AT_ONCE_ON_GPU = 1 << 16, 1 << 24
+"""Values that are worked on at once, so that what is made on the way stays small, and on a CPU in its cache."""
 
 EXPONENT = 0x7F800000
 """The bits of a float32 that hold its exponent."""
@@ -20,9 +20,15 @@ def round_stochastically(values: Tensor, dtype: torch.dtype, seed: int) -> Tenso
     """
     generator = torch.Generator(values.device).manual_seed(seed)
     rounded = torch.empty_like(values, dtype=dtype, memory_format=torch.contiguous_format)
-    for source, target in zip(values.reshape(-1).split(AT_ONCE), rounded.view(-1).split(AT_ONCE), strict=True):
+    parts = at_once(values.device)
+    for source, target in zip(values.reshape(-1).split(parts), rounded.view(-1).split(parts), strict=True):
         target.copy_(_round(source, torch.finfo(dtype), _noise(source, generator)))
     return rounded
+
+
+def at_once(device: torch.device) -> int:
+    """Values that are worked on at once on a device."""
+    return AT_ONCE if device.type == "cpu" else AT_ONCE_ON_GPU
 
 
 def _round(values: Tensor, format: torch.finfo, noise: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from littlecascade.memory.offload import Shelf
 from littlecascade.nn.blocks import Factor
 from littlecascade.training.optim.rounding import round_stochastically
 
@@ -15,18 +16,21 @@ class Weight:
     The weight proper is float32: the parameter itself if that is, else a master of its own or, without masters, made
     anew from the parameter whenever it is asked for.
 
-    master: whether a parameter that is not float32 gets one.
+    masters: where the master is kept, under `name`, of a parameter that is not float32; None for no master.
     """
 
-    def __init__(self, parameter: nn.Parameter, *, master: bool) -> None:
-        self.parameter = parameter
+    def __init__(self, name: str, parameter: nn.Parameter, masters: Shelf | None) -> None:
+        self.name, self.parameter = name, parameter
         self.factor: Tensor | None = None
-        self.master: Tensor | None = None
-        self.shared = parameter.dtype == torch.float32
-        if self.shared:
-            self.master = parameter.detach()
-        elif master:
-            self.master = parameter.detach().float()
+        self._itself = parameter.detach() if parameter.dtype == torch.float32 else None
+        self._masters = masters if self._itself is None else None
+        if self._masters is not None:
+            self._keep(parameter.detach().float())
+
+    @property
+    def master(self) -> Tensor | None:
+        """What is kept beside the parameter, where it is kept."""
+        return None if self._masters is None else self._masters.everything()[self.name]["master"]
 
     def divide(self, factor: Factor) -> None:
         """From now on the parameter, which has been multiplied already, is `factor` times the weight proper."""
@@ -35,8 +39,10 @@ class Weight:
     @torch.no_grad()
     def read(self) -> Tensor:
         """The weight proper; it may be the master or the parameter itself."""
-        if self.master is not None:
-            return self.master
+        if self._itself is not None:
+            return self._itself
+        if self._masters is not None:
+            return self._masters.take(self.name)["master"]
         value = self.parameter.detach().float()
         return value if self.factor is None else value / self.factor
 
@@ -50,25 +56,32 @@ class Weight:
     @torch.no_grad()
     def write(self, value: Tensor, seed: int) -> None:
         """Take over a changed weight proper; without a master it is rounded at random, as `seed` says."""
-        if self.master is None and self.parameter.dtype != torch.float32:
+        if self._masters is not None:
+            self._keep(value)
+        elif self.parameter.dtype != torch.float32:
             value = value if self.factor is None else value * self.factor
             self.parameter.copy_(round_stochastically(value, self.parameter.dtype, seed))
-        else:
-            self.show(value)
+            return
+        self.show(value)
 
     @torch.no_grad()
     def show(self, value: Tensor) -> None:
         """Have the network compute with this, of the weight proper's shape; masters stay as they are."""
-        if value is not self.master or not self.shared:
+        if value is not self._itself:
+            value = value.to(self.parameter.device)
             self.parameter.copy_(value if self.factor is None else value * self.factor)
 
     def stored(self) -> Tensor:
         """What a checkpoint keeps: all that the weight proper holds, and no more bytes than needed."""
-        return self.parameter.detach() if self.master is None and self.factor is None else self.read()
+        return self.parameter.detach() if self._masters is None and self.factor is None else self.read()
 
     @torch.no_grad()
     def load(self, stored: Tensor) -> None:
         """Take back what `stored` gave, here or where the parameter was of another type."""
-        if self.master is not None:
-            self.master.copy_(stored)
-        self.show(stored if self.master is None else self.master)
+        if self._masters is not None:
+            self._keep(self.read().copy_(stored))
+        self.show(stored if self._masters is None else self.read())
+
+    def _keep(self, value: Tensor) -> None:
+        assert self._masters is not None
+        self._masters.put(self.name, {"master": value})

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from littlecascade.memory.cards import Card
-from littlecascade.memory.dataless import GPU
+from littlecascade.memory.dataless import GPU, lies_on
 
 EFFICIENCY, TRAFFIC = 0.45, 0.7
 """The shares of a card's arithmetic and bandwidth that kernels reach: assumptions, usual for networks of this size."""
@@ -70,7 +70,7 @@ def _fastest(work: Callable[[], object], repeats: int = 4) -> float:
 
 
 class Clock:
-    """Adds up the time of operations, for `Tracker`'s `on_call`, while it is `running`."""
+    """Adds up the time of operations, for `Ledger`'s `on_call`, while it is `running`."""
 
     def __init__(self, rates: Rates) -> None:
         self.rates = rates
@@ -94,10 +94,7 @@ class Clock:
             return
         rates = self.rates
         moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        if {tensor.device for tensor in tensors} == {
-            GPU,
-            torch.device("cpu"),
-        } and func is torch.ops.aten._to_copy.default:
+        if func is torch.ops.aten._to_copy.default and lies_on(GPU, tensors[0]) != lies_on(GPU, tensors[1]):
             self.total += moved / 2 / LINK
             return
         seconds = max(rates.launch, moved / rates.bandwidth)

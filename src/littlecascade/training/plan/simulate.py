@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from littlecascade.checkpoint import files
-from littlecascade.memory.dataless import GPU, dataless, replaced
-from littlecascade.memory.tracker import Peak, Tracker
+from littlecascade.diffusion.schedule import CosineSchedule
+from littlecascade.memory.dataless import GPU, dataless, lies_on, replaced
+from littlecascade.memory.ledger import Ledger, Peak
+from littlecascade.presets import find_preset
 from littlecascade.training.config import RunConfig
+from littlecascade.training.config_adapters import LoraRun
 from littlecascade.training.loop import Trainer
-from littlecascade.training.optim import eight_bit
+from littlecascade.training.optim import eight_bit, rounding
 from littlecascade.training.optim.weight import Weight
 from littlecascade.training.plan.rates import Clock, Rates
-from littlecascade.training.plan.sketch import WEIGHTS, Sketch
+from littlecascade.training.plan.sketch import WEIGHTS, Sketch, formats
 from littlecascade.training.run import TASKS
 from littlecascade.training.runstate import RunFolder
 
 MASTERS, GRADIENTS, OPTIMIZER, AVERAGES = "master weights", "gradients", "optimizer", "averages"
-"""Kinds of storages, beside those of `plan.sketch` and `memory.tracker`."""
+"""Kinds of storages, beside those of `plan.sketch` and `memory.ledger`."""
+
+FILLING = "filling the cache"
+"""The phase of a run's first start that all others can do without."""
 
 ACCUMULATED = 2
 """Micro-batches of an update that are run at most: the third takes no more than the second."""
@@ -51,66 +60,87 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
         _ = eight_bit.levels(signed=signed), eight_bit.tables(signed=signed)  # kept for later, so they need their data
     device = GPU if gpu else torch.device("cpu")
     clock = Clock(rates)
-    tracker = Tracker(lambda tensor: tensor.device == device, block=512 if gpu else 64, on_call=clock.count)
+    ledger = Ledger(partial(lies_on, device), block=512 if gpu else 64, on_call=clock.count)
+    preset, stored = find_preset(config.model_version), formats(config)
     accumulated = min(config.grad_accum_steps, ACCUMULATED)
-    short = config.model_copy(
-        update={"batch_size": config.micro_batch * accumulated, "grad_accum_steps": accumulated, "save_every": 1}
-    )
-    with dataless(), tracker, replaced(files, "save", _save), replaced(files, "write_text", _write):
-        _run(kind, short, Sketch.on(device, config, tracker), tracker, clock)
-    return Simulation(tuple(tracker.peaks), clock.total * config.grad_accum_steps / accumulated)
+    update: dict[str, Any] = {"batch_size": config.micro_batch * accumulated, "grad_accum_steps": accumulated}
+    if isinstance(config, LoraRun) and config.train_tokens and not config.text_path.is_dir():
+        update["train_tokens"] = _words(len(config.train_tokens))
+    short = config.model_copy(update=update)
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (rounding, "AT_ONCE", 1 << 20),  # it takes a few MiB more so, and a plan seconds in place of minutes
+            (CosineSchedule, "steps", _few(CosineSchedule.steps)),
+            (files, "save", _save),
+            (files, "write_text", _write),
+        ):
+            stack.enter_context(replaced(owner, name, value))
+        stack.enter_context(dataless())
+        stack.enter_context(ledger)
+        place = Path(stack.enter_context(TemporaryDirectory()))  # for what is written beside tensors
+        _run(kind, short, place, Sketch(device, ledger, preset, stored), ledger, clock)
+    return Simulation(tuple(ledger.peaks), clock.total * config.grad_accum_steps / accumulated)
 
 
-def _run(kind: str, config: RunConfig, sketch: Sketch, tracker: Tracker, clock: Clock) -> None:
-    with tracker.phase("filling the cache"):
+def _run(kind: str, config: RunConfig, place: Path, sketch: Sketch, ledger: Ledger, clock: Clock) -> None:
+    with ledger.phase(FILLING):
         sketch.fill(config)
-    with tracker.phase("loading"):
-        folder = RunFolder(Path("sketch-of-a-run"))
-        trainer = Trainer(TASKS[kind].build(config, sketch), config, folder)
+    with ledger.phase("loading"):
+        trainer = Trainer(TASKS[kind].build(config, sketch), config, RunFolder(place))
         # such that all phases of the task take part, and averages are due
         trainer.step = max(0, config.updates - config.updates % config.ema_iters - 1)
-        _watch(trainer, tracker)
+        _watch(trainer, ledger)
     for name in ("first update", "later updates"):
-        with tracker.phase(name):
+        with ledger.phase(name):
             batches = trainer.fetch(trainer.step)
             with clock.running():
                 trainer.update(batches)
             del batches
-            _mark(trainer, tracker)
+            _mark(trainer, ledger)
         trainer.step -= 1
-    with tracker.phase("preview"), trainer.averaged():
+    with ledger.phase("preview"), trainer.averaged():
         trainer.task.preview()
-    with tracker.phase("checkpoint"):
+    with ledger.phase("checkpoint"):
         trainer.save()
-    with tracker.phase("export"):
+    with ledger.phase("export"):
         trainer.export()
 
 
-def _watch(trainer: Trainer, tracker: Tracker) -> None:
+def _watch(trainer: Trainer, ledger: Ledger) -> None:
     """Have gradients marked as they arrive, and what there is by now."""
 
     def arrive(parameter: Tensor) -> None:
         if parameter.grad is not None:
-            tracker.mark(GRADIENTS, [parameter.grad])
+            ledger.mark(GRADIENTS, [parameter.grad])
 
     for weight in _weights(trainer):
         weight.parameter.register_post_accumulate_grad_hook(arrive)
-    _mark(trainer, tracker)
+    _mark(trainer, ledger)
 
 
-def _mark(trainer: Trainer, tracker: Tracker) -> None:
+def _mark(trainer: Trainer, ledger: Ledger) -> None:
     """Say what the storages are that a trainer keeps."""
     own = _weights(trainer)
-    tracker.mark(MASTERS, (weight.master for weight in own if weight.master is not None))
-    tracker.mark(WEIGHTS, (weight.parameter for weight in own))  # which its master may be
+    ledger.mark(MASTERS, (weight.master for weight in own if weight.master is not None))
+    ledger.mark(WEIGHTS, (weight.parameter for weight in own))  # which its master may be
     if not trainer.ema.idle:
-        tracker.mark(AVERAGES, trainer.ema.average.values())
+        ledger.mark(AVERAGES, trainer.ema.average.values())
     for optimizer in trainer.optimizers.values():
-        tracker.mark(OPTIMIZER, optimizer.moments().values())
+        ledger.mark(OPTIMIZER, optimizer.moments().values())
+
+
+def _words(count: int) -> tuple[tuple[str, None], ...]:
+    """New tokens in place of those that a tokenizer which is not there would know."""
+    return tuple((f"[word-{number}]", None) for number in range(count))
 
 
 def _weights(trainer: Trainer) -> list[Weight]:
     return [weight for optimizer in trainer.optimizers.values() for weight in optimizer.weights.values()]
+
+
+def _few(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Previews are drawn in two steps: all of them take the same."""
+    return lambda schedule, count, *args, **keywords: original(schedule, min(count, 2), *args, **keywords)
 
 
 def _save(path: Any, tensors: Mapping[str, Tensor], *_: Any, **__: Any) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from littlecascade.checkpoint import places
+from littlecascade.checkpoint import files, places
+from littlecascade.checkpoint.lazy import LazyTensors
 from littlecascade.checkpoint.networks import ROLES
 from littlecascade.checkpoint.recognise import recognise
 from littlecascade.conditioning.clip import TextConfig, TextTower, VisionConfig, VisionTower
@@ -18,18 +21,20 @@ from littlecascade.conditioning.folder import CONFIG, read_json
 from littlecascade.conditioning.image import ImageEncoder
 from littlecascade.conditioning.text import TextEmbedding, TextEncoder
 from littlecascade.conditioning.tokenizer import ClipTokenizer
-from littlecascade.data.cache import BATCH_PIXELS
+from littlecascade.data.cache import BATCH_PIXELS, PIXELS
 from littlecascade.memory import rescale
-from littlecascade.memory.dataless import GPU
+from littlecascade.memory.dataless import GPU, replaced
+from littlecascade.memory.ledger import Ledger
 from littlecascade.memory.precision import cast
-from littlecascade.memory.tracker import Tracker
-from littlecascade.models.trunk import Trunk
-from littlecascade.presets import Preset, find_preset
-from littlecascade.training.config import RunConfig, StageBRun, StageCRun
+from littlecascade.presets import Preset
+from littlecascade.training import encoders
+from littlecascade.training.config import RunConfig, TextRun
+from littlecascade.training.config_adapters import AdapterRun
 from littlecascade.training.data import Data, open_buckets
 from littlecascade.training.draws import Draws
-from littlecascade.training.encoders import TEXT_BATCH, text_folder_of
+from littlecascade.training.encoders import STRIDE, text_folder_of
 from littlecascade.training.feeds import IndexFeed
+from littlecascade.training.lessons import Lessons
 from littlecascade.training.stock import Stock
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -41,23 +46,26 @@ WEIGHTS, ENCODERS, FILE = "weights", "encoders", "file being read"
 SAMPLES = 64
 """At least so many samples the sketched data have."""
 
+_TOKENIZER = places.packaged("tiny") / "text"  # for runs whose own is not there
+
 
 @dataclass(frozen=True)
 class Sketch(Stock):
     """Networks of the sizes that files say, where they are there, or else presets. To be used within `dataless`.
 
-    tracker: is told of what kind their storages are. preset: of the run's model_version.
+    ledger: is told of what kind their storages are. preset: of the run's model_version. formats: see the function.
     shapes: of what one picture's columns are, once `fill` has run.
     """
 
-    tracker: Tracker
+    ledger: Ledger
     preset: Preset
+    formats: Mapping[Path, torch.dtype]
     shapes: dict[str, torch.Size] = field(default_factory=dict)
 
-    @classmethod
-    def on(cls, device: torch.device, config: RunConfig, tracker: Tracker) -> Sketch:
-        """Of a run."""
-        return cls(device, tracker, find_preset(config.model_version))
+    def stored(self, path: Path) -> torch.dtype:
+        """The number format of a weight file; of one that is not there, or of a folder, what its name says of it."""
+        short = path.stem.endswith(places.PRECISIONS["bfloat16"])
+        return self.formats.get(path, torch.bfloat16 if short else torch.float32)
 
     def data(self, config: RunConfig) -> Data:
         return _Data(config, self)
@@ -66,57 +74,65 @@ class Sketch(Stock):
         return super().network_config(role, preset, checkpoint if checkpoint and checkpoint.is_file() else None)
 
     def trainable(self, role: str, network_config: Any, config: RunConfig, checkpoint: Path | None) -> Any:
-        with self.tracker.kind(WEIGHTS):
+        with self.ledger.kind(WEIGHTS):
             network = ROLES[role].network(network_config)
             if checkpoint is not None:
-                network = self._read(network, self.dtype(config), checkpoint, copy=True)
+                network = self._read(network, self.dtype(config), checkpoint, WEIGHTS, copy=True)
             return self._prepared(network, config)
 
-    def base(self, role: str, network_config: Any, config: RunConfig, checkpoint: Path) -> Any:
+    def base(self, role: str, network_config: Any, config: AdapterRun, checkpoint: Path) -> Any:
         built = self.network_config(role, network_config, checkpoint)
-        with self.tracker.kind(WEIGHTS):
-            network = self._loaded(lambda: ROLES[role].network(built), self.dtype(config), checkpoint)
-            if isinstance(network, Trunk) and network.dtype == torch.float16:
-                rescale.divide(network)
-        return network
+        dtype, residence = self.stored(checkpoint), self.residence(config)
+
+        def build() -> Any:
+            """A network without memory: on a device that does not count."""
+            with torch.device("cpu" if self.device == GPU else "meta"):
+                return ROLES[role].network(built)
+
+        with self.ledger.kind(WEIGHTS):
+            outline = {name: torch.empty_like(own, dtype=dtype) for name, own in build().state_dict().items()}
+            read = LazyTensors({name: partial(torch.empty_like, own, device="cpu") for name, own in outline.items()})
+            return rescale.place(build, residence, residence.source(outline, read, read), outline)
 
     def frozen(self, role: str, path: Path) -> Any:
         built = self.network_config(role, getattr(self.preset, role), path)
-        with self.tracker.kind(ENCODERS):
-            return self._loaded(lambda: ROLES[role].network(built), torch.float32, path)
+        return self._loaded(lambda: ROLES[role].network(built), torch.float32, path)
 
     def text_encoder(self, folder: Path, config: RunConfig) -> TextEncoder:
-        with self.tracker.kind(ENCODERS):
-            tower, tokens = self._text_tower(folder, self.dtype(config))
+        tower, tokens = self._text_tower(folder, self.dtype(config))
         there = (folder / CONFIG).is_file()
-        tokenizer = ClipTokenizer.load(folder if there else places.packaged("tiny") / "text")
-        return TextEncoder(tower, tokenizer, tokens=tokens)
+        return TextEncoder(tower, ClipTokenizer.load(folder if there else _TOKENIZER), tokens=tokens)
+
+    def lessons(self, config: TextRun) -> Lessons:
+        tokens = torch.zeros(SAMPLES, self.preset.text.positions, dtype=torch.int64)
+        embeddings = torch.zeros(SAMPLES, self.preset.text.projection, dtype=torch.float16)
+        return Lessons(ClipTokenizer.load(_TOKENIZER), embeddings, tokens, tokens == 0)
 
     def fill(self, config: RunConfig) -> None:
         """Encode one batch of pictures and one of captions, as a run's cache is filled."""
-        with torch.no_grad(), self.tracker.kind(ENCODERS):
+        with torch.no_grad():
             computes, (width, height) = self.columns(config), _size(config)
             pixels = torch.zeros(max(1, BATCH_PIXELS // (width * height)), 3, height, width)
             self.shapes.update({name: compute(pixels).shape[1:] for name, compute in computes.items()})
             del computes, pixels
             if config.cache and (folder := text_folder_of(config)) is not None:
-                self.embed(folder, TEXT_BATCH)
+                self.embed(folder, encoders.TEXT_BATCH)
 
     def columns(self, config: RunConfig) -> dict[str, Compute]:
-        """What computes a run's columns, as `encoders.columns_of` has them; nothing for one that trains on pictures."""
-        match config:
-            case StageBRun():
-                stage_a = self.frozen("stage_a", config.stage_a_checkpoint_path)
-                own: dict[str, Compute] = {"stage_a": lambda pixels: stage_a.encode(pixels.to(self.device))}
-            case StageCRun() if config.image_path is not None:
-                encoder = ImageEncoder(self._vision_tower(config.image_path))
-                own = {"image": encoder.encode}
-            case StageCRun():
-                own = {}
-            case _:
-                return {}
-        compressor = self.frozen("compressor", config.effnet_checkpoint_path)
-        return {"semantic": lambda pixels: compressor(pixels.to(self.device)), **own}
+        """What computes a run's columns: the run's own, on networks of this sketch, but for the pictures themselves."""
+        with ExitStack() as stack:
+            for owner, name, value in (
+                (files, "identity", lambda paths: ""),
+                (encoders, "files_of", lambda folder: []),
+                (encoders, "load_network", lambda role, path, **_: self.frozen(role, path)),
+                (ImageEncoder, "load", lambda folder, *_: ImageEncoder(self._vision_tower(folder))),
+            ):
+                stack.enter_context(replaced(owner, name, value))
+            columns = [column for column in encoders.columns_of(config, self.device) if column != PIXELS]
+            small = torch.zeros(1, 3, STRIDE, STRIDE)
+            for column in columns:
+                column.compute(small)  # which loads its network
+        return {column.name: column.compute for column in columns}
 
     def embed(self, folder: Path, count: int) -> TextEmbedding:
         """The embeddings of so many captions, by a tower that is loaded for it."""
@@ -142,16 +158,18 @@ class Sketch(Stock):
         built = VisionConfig.from_transformers(read_json(folder / CONFIG)) if there else self.preset.image
         return self._loaded(lambda: VisionTower(built), torch.float32, folder)
 
-    def _loaded(self, factory: Callable[[], Module], dtype: torch.dtype, path: Path) -> Module:
+    def _loaded(self, factory: Callable[[], Module], dtype: torch.dtype, path: Path, kind: str = ENCODERS) -> Module:
         """A network as it is read from a file or folder: on a CPU that stays mapped where it has this format."""
-        return self._read(factory(), dtype, path, copy=False).eval().requires_grad_(False)
+        with self.ledger.kind(kind):
+            return self._read(factory(), dtype, path, kind, copy=False).eval().requires_grad_(False)
 
-    def _read(self, network: Module, dtype: torch.dtype, path: Path, *, copy: bool) -> Module:
+    def _read(self, network: Module, dtype: torch.dtype, path: Path, kind: str, *, copy: bool) -> Module:
         """Convert what a network's file holds, which is in memory whole until that is done."""
-        cast(network, torch.float32 if self.device == GPU else _stored(path))
+        cast(network, torch.float32 if self.device == GPU else self.stored(path))
         held = list(network.state_dict().values())
-        self.tracker.mark(FILE, held)
+        self.ledger.mark(FILE, held)
         network = cast(network, dtype, copy=copy).to(self.device)
+        self.ledger.mark(kind, network.state_dict().values())
         del held
         return network
 
@@ -183,6 +201,10 @@ class _Data(Data):
         width, height = self.size
         return torch.zeros(len(raw), 3, height, width)
 
+    def masks(self, raw: Sequence[int]) -> Tensor:
+        width, height = self.size
+        return torch.zeros(len(raw), 1, height, width)
+
     def embed(self, texts: Sequence[str]) -> TextEmbedding:
         assert self.folder is not None
         built, tokens = self.sketch.text_shape(self.folder)
@@ -200,9 +222,8 @@ def _size(config: RunConfig) -> tuple[int, int]:
     return max(open_buckets(config).sizes, key=lambda size: size[0] * size[1])
 
 
-def _stored(path: Path) -> torch.dtype:
-    """The number format of a weight file; for one that is not there, or a folder, what its name says of it."""
-    if path.is_file():
-        parts = recognise(path)
-        return parts[0].dtype if parts else torch.float32
-    return torch.bfloat16 if path.stem.endswith(places.PRECISIONS["bfloat16"]) else torch.float32
+def formats(config: RunConfig) -> dict[Path, torch.dtype]:
+    """The number formats of the weight files that a configuration names and that are there."""
+    paths = (value for _, value in config if isinstance(value, Path) and value.suffix in files.ENDINGS)
+    parts = {path: recognise(path) for path in paths if path.is_file()}
+    return {path: own[0].dtype for path, own in parts.items() if own}

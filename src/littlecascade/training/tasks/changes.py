@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -81,13 +82,19 @@ def _outline(delta: Delta) -> tuple[str, tuple[int, int], int]:
     return delta.kind, delta.shape, delta.rank
 
 
+@contextmanager
+def paused(changes: Sequence[Changes]) -> Iterator[None]:
+    """Within: networks are as they are without changes."""
+    with ExitStack() as stack:
+        for one in changes:
+            stack.enter_context(one.injection.paused())
+        yield
+
+
 def compared(draw: Callable[[], Image.Image | None], changes: Sequence[Changes]) -> Image.Image | None:
     """What is drawn without any changes, above what is drawn with them."""
-    for one in changes:
-        one.injection.remove()
-    before = draw()
-    for one in changes:
-        one.injection = Injection(one.network, [Layer(one.deltas)])
+    with paused(changes):
+        before = draw()
     after = draw()
     if before is None or after is None:
         return None

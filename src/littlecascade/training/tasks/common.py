@@ -36,4 +36,9 @@ def with_dropout(trunk: TrunkConfig, dropout: float | None) -> TrunkConfig:
 
 def keep(values: Tensor, kept: Tensor) -> Tensor:
     """values: (B, ...) with zeros in the rows where `kept`, (B,) bool, is false."""
-    return torch.where(kept.view(-1, *[1] * (values.ndim - 1)), values, 0.0)
+    return choose(kept, values, torch.zeros_like(values))
+
+
+def choose(first: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """(B, ...): the rows of `one` where `first`, (B,) bool, is true, and those of `other` elsewhere."""
+    return torch.where(first.view(-1, *[1] * (one.ndim - 1)), one, other)

@@ -56,7 +56,8 @@ class DiffusionTask(Task):
 
     def loss(self, phase: str, batch: Batch, draws: Draws, progress: float) -> Loss:
         network = partial(self.network, **self.conditions(batch))
-        return Loss(*self.objective.loss(network, batch["x0"], draws, batch.get("places")))
+        wanted, places = partial(self.wanted, batch=batch), batch.get("places")
+        return Loss(*self.objective.loss(network, batch["x0"], draws, wanted, places))
 
     def targets(self, raw: Any, latents: Tensor) -> dict[str, Tensor]:
         """What a batch holds of what is to be learnt: "x0", and where there are masks "places", (B, 1, H, W)."""
@@ -64,6 +65,10 @@ class DiffusionTask(Task):
             return {"x0": latents}
         masks = F.interpolate(self.data.masks(raw), latents.shape[-2:], mode="area")
         return {"x0": latents, "places": masks.clamp(min=self.mask_floor)}
+
+    def wanted(self, target: Tensor, x: Tensor, time: Tensor, batch: Batch) -> Tensor:
+        """What the prediction for noisy latents x at `time` is held against, where the objective says `target`."""
+        return target
 
     def draw(
         self,

@@ -73,12 +73,16 @@ class StageCTask(DiffusionTask):
         prompts = self.config.validation_prompts
         if self.previewer is None or not prompts:
             return None
+        pictures = list(self.previewer(self.draw_prompts(prompts)))
+        return grid([pictures[start : start + COLUMNS] for start in range(0, len(pictures), COLUMNS)])
+
+    def draw_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Latents (B, C, h, w) of the run's size for prompts that have been prepared, picture i from seed i."""
         conditions, empty = (self._prompted(texts) for texts in (prompts, [""] * len(prompts)))
         side = max(1, self.config.image_size // PIXELS_PER_LATENT)
         shape = (len(prompts), self.network.config.trunk.out_channels, side, side)
-        pictures = list(self.previewer(self.draw(shape, conditions, empty, Settings("dpmpp_2m", 16, guidance=3.0))))
-        return grid([pictures[start : start + COLUMNS] for start in range(0, len(pictures), COLUMNS)])
+        return self.draw(shape, conditions, empty, Settings("dpmpp_2m", 16, guidance=3.0))
 
-    def _prompted(self, texts: list[str]) -> dict[str, Tensor]:
+    def _prompted(self, texts: Sequence[str]) -> dict[str, Tensor]:
         words = self.words(texts, torch.ones(len(texts), dtype=torch.bool), None)
         return self.conditions(on_device(words, self.device))

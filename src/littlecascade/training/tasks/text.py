@@ -9,11 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from littlecascade.checkpoint import files
 from littlecascade.conditioning.clip import TextTower
 from littlecascade.conditioning.text import TextEncoder
-from littlecascade.conditioning.tokenizer import ClipTokenizer
-from littlecascade.errors import InputError
 from littlecascade.presets import find_preset
 from littlecascade.training.config import TextRun
 from littlecascade.training.draws import Draws
@@ -32,11 +29,7 @@ class TextTask(Task):
     def __init__(self, config: TextRun, stock: Stock) -> None:
         self.config, self.device = config, stock.device
         preset = find_preset(config.model_version)
-        self.embeddings, texts = _read_teacher(config.teacher_path)
-        self.tokenizer = ClipTokenizer.load(config.tokenizer_path)
-        positions = preset.text.positions
-        chunks = [self.tokenizer.chunks(text, positions - 2)[0] for text in texts]
-        self.ids, self.mask = self.tokenizer.collate(chunks, positions)
+        self.tokenizer, self.embeddings, self.ids, self.mask = stock.lessons(config)
         self.tower = stock.fresh(lambda: TextTower(preset.text), config)
         self.feed = IndexFeed([range(len(self.ids))], config.micro_batch, config.seed)
         self.phases = [Phase("text", {"text": self.tower})]
@@ -61,18 +54,3 @@ class TextTask(Task):
 
     def export(self, folder: Path) -> None:
         TextEncoder(self.tower, self.tokenizer).save(folder, torch.float16)
-
-
-def _read_teacher(path: Path) -> tuple[Tensor, list[str]]:
-    """The teacher's embeddings (N, P) and their N texts."""
-    tensors, beside = files.load(path), path.with_name("texts.txt")
-    if "embeddings" not in tensors:
-        raise InputError(f"{path} holds no `embeddings`, but {', '.join(tensors) or 'nothing'}.")
-    if not beside.is_file():
-        raise InputError(f"The texts of {path} are not beside it: looked for {beside}.")
-    texts = beside.read_text("utf-8").removesuffix("\n").split("\n")
-    if len(texts) != len(tensors["embeddings"]):
-        raise InputError(
-            f"{path} holds {len(tensors['embeddings'])} embeddings for {len(texts)} texts: make both anew."
-        )
-    return tensors["embeddings"], texts

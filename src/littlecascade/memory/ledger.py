@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 OTHER = "activations"
-"""The kind of storages that nobody marked: what forward and backward make and drop."""
+"""The kind of storages of which nothing else was said: what forward and backward make and drop."""
 
 
 _DEVICE = torch.ops.prim.device.default  # which every look at a fake tensor's device is
@@ -35,7 +35,7 @@ class Peak:
         return sum(self.bytes.values())
 
 
-class Tracker(TorchDispatchMode):
+class Ledger(TorchDispatchMode):
     """Within: counts the storages that torch makes. They die when the last tensor on them does, as their memory would.
 
     A storage has one kind, which `mark` may give it at any time of its life: the peak of a phase is told by the kinds
@@ -56,9 +56,10 @@ class Tracker(TorchDispatchMode):
         self.peaks: list[Peak] = []
         self._numbers: dict[int, int] = {}  # of the storages that are alive, by their address
         self._sizes: list[int] = []  # by number
-        self._kinds: dict[int, str] = {}
+        self._kinds: list[str] = []
         self._events: list[int] = []  # numbers of storages, born, or ~number where they died
         self._watches: dict[int, Any] = {}
+        self._kind = OTHER
         self._live = self._most = self._moment = 0
 
     @property
@@ -90,10 +91,10 @@ class Tracker(TorchDispatchMode):
 
     @contextmanager
     def kind(self, kind: str) -> Iterator[None]:
-        """Within: storages that come about and are still alive at the end are of this kind."""
-        first = len(self._sizes)
+        """Within: storages that come about are of this kind."""
+        before, self._kind = self._kind, kind
         yield
-        self._kinds |= {number: kind for number in self._numbers.values() if number >= first}
+        self._kind = before
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -109,7 +110,7 @@ class Tracker(TorchDispatchMode):
                 present.discard(~event)
         bytes: Counter[str] = Counter()
         for number in present:
-            bytes[self._kinds.get(number, OTHER)] += self._sizes[number]
+            bytes[self._kinds[number]] += self._sizes[number]
         self.peaks.append(Peak(name, dict(bytes)))
 
     def _number(self, tensor: Tensor) -> int:
@@ -120,6 +121,7 @@ class Tracker(TorchDispatchMode):
         number = len(self._sizes)
         size = -(-storage.nbytes() // self.block) * self.block
         self._sizes.append(size)
+        self._kinds.append(self._kind)
         self._numbers[address] = number
         self._watches[number] = weakref.ref(storage, partial(self._die, address, number))
         self._events.append(number)

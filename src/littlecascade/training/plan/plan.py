@@ -1,0 +1,171 @@
+"""Whether a run fits, and the settings with which it does."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from littlecascade.memory.ledger import Peak
+from littlecascade.training.config import RunConfig
+from littlecascade.training.plan.savings import Saving, applicable, changed
+from littlecascade.training.plan.simulate import Simulation, simulate
+from littlecascade.training.plan.target import Target
+
+WORTH = 0.03
+"""The share of the highest peak from which on a part of it is worth a saving."""
+
+WAYS = 3
+"""Ways to make a run fit that are told at most."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a configuration takes on a target."""
+
+    config: RunConfig
+    target: Target
+    simulation: Simulation
+
+    @cached_property
+    def peaks(self) -> tuple[Peak, ...]:
+        """Of each phase, with the rows "context" and "fragmentation" beside what tensors take."""
+        return tuple(
+            Peak(
+                peak.phase,
+                {**peak.bytes, "context": int(self.target.context), "fragmentation": int(self._lost(peak))},
+            )
+            for peak in self.simulation.peaks
+        )
+
+    def _lost(self, peak: Peak) -> float:
+        return self.target.fragments * peak.total
+
+    @property
+    def highest(self) -> Peak:
+        """The phase that takes the most."""
+        return max(self.peaks, key=lambda peak: peak.total)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the target has so much."""
+        return self.highest.total <= self.target.memory
+
+
+@dataclass(frozen=True)
+class Way:
+    """Settings with which a run takes less, and what each costs."""
+
+    values: Mapping[str, Any]
+    costs: tuple[str, ...]
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A kind of training on a target. ways: that fit, the best first; else the one that takes the least."""
+
+    kind: str
+    estimate: Estimate
+    ways: Sequence[Way] = field(default=())
+
+    @property
+    def target(self) -> Target:
+        return self.estimate.target
+
+    @property
+    def best(self) -> Estimate:
+        """Of the run as it is if it fits, else of the best way."""
+        return self.estimate if self.estimate.fits or not self.ways else self.ways[0].estimate
+
+
+def make_plan(
+    kind: str,
+    config: RunConfig,
+    target: Target,
+    given: Collection[str] = (),
+    *,
+    ways: int = WAYS,
+    known: dict[str, Simulation] | None = None,
+) -> Plan:
+    """The plan of a run. given: keys that are not to be changed. ways: how many are looked for.
+
+    known: simulations of other plans of this kind, on targets of the same rates, which are added to. Raises
+    `InputError` where the run would.
+    """
+    planner = _Planner(kind, target, given, {} if known is None else known)
+    estimate = planner.estimate(config.model_copy(update={"precision": target.precision(config)}))
+    if estimate.fits or not ways:
+        return Plan(kind, estimate)
+    return Plan(kind, estimate, planner.ways(estimate, ways))
+
+
+class _Planner:
+    def __init__(self, kind: str, target: Target, given: Collection[str], known: dict[str, Simulation]) -> None:
+        self.kind, self.target, self.given, self.known = kind, target, given, known
+
+    def estimate(self, config: RunConfig) -> Estimate:
+        key = config.model_dump_json()
+        if key not in self.known:
+            self.known[key] = simulate(self.kind, config, self.target.rates, gpu=self.target.gpu)
+        return Estimate(config, self.target, self.known[key])
+
+    def ways(self, start: Estimate, count: int) -> list[Way]:
+        """The shortest part of the ladder that is enough, less what it can do without; then later steps of it that are
+        enough, too, with what costs time alone. If all of it is not enough, all of it.
+        """
+        ladder = self.ladder(start)
+        length = self.shortest(start, ladder)
+        whole = self.way(start, ladder[:length])
+        if not whole.estimate.fits:
+            return [whole]
+        found = [self.way(start, self.needed(start, ladder[:length]))]
+        for other in ladder[length:]:
+            if len(found) == count:
+                break
+            way = self.way(start, [*self.cheap(start), other])
+            if way.estimate.fits:
+                found.append(way)
+        return found
+
+    def ladder(self, start: Estimate) -> list[Saving]:
+        most = start.highest
+        parts = {part for part, size in most.bytes.items() if size >= WORTH * most.total}
+        return list(applicable(start.config, self.given, parts))
+
+    def cheap(self, start: Estimate) -> list[Saving]:
+        """What changes nothing of the result, and can be taken on the way."""
+        return [saving for saving in self.ladder(start) if saving.running]
+
+    def shortest(self, start: Estimate, ladder: Sequence[Saving]) -> int:
+        """How many of the ladder's first steps are enough: by bisection, since each one takes less."""
+        low, high = 1, len(ladder)
+        while low < high:
+            middle = (low + high) // 2
+            if self.way(start, ladder[:middle]).estimate.fits:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def needed(self, start: Estimate, ladder: Sequence[Saving]) -> list[Saving]:
+        """The ladder without the steps that it fits without, the worst of them left out first."""
+        kept = list(ladder)
+        for saving in reversed(ladder[:-1]):
+            if saving.running:
+                continue
+            rest = [own for own in kept if own is not saving]
+            if self.way(start, rest).estimate.fits:
+                kept = rest
+        return kept
+
+    def way(self, start: Estimate, ladder: Sequence[Saving]) -> Way:
+        config, values, costs = start.config, dict[str, Any](), list[str]()
+        for saving in ladder:
+            own = saving.values(config)
+            other = changed(config, own) if own else None
+            if other is not None:
+                config, values = other, {**values, **own}
+                costs.append(saving.cost)
+        return Way(values, tuple(dict.fromkeys(costs)), self.estimate(config))
