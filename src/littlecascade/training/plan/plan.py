@@ -132,7 +132,7 @@ class _Planner:
     def ladder(self, start: Estimate) -> list[Saving]:
         most = start.highest
         parts = {part for part, size in most.bytes.items() if size >= WORTH * most.total}
-        return list(applicable(start.config, self.given, parts))
+        return list(applicable(start.config, self.given, parts, gpu=self.target.gpu))
 
     def cheap(self, start: Estimate) -> list[Saving]:
         """What changes nothing of the result, and can be taken on the way."""
