@@ -59,7 +59,10 @@ RUNS: Mapping[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "stage-b-float32": ("b", {"precision": "float32", "batch_size": 2, "image_size": 512}),
-    "stage-a-float32": ("a", {"precision": "float32", "batch_size": 2, "crop": 128, "adversarial_start": 0.0}),
+    "stage-a-float32": (
+        "a",
+        {"precision": "float32", "batch_size": 2, "crop": 128, "image_size": 192, "adversarial_start": 0.0},
+    ),
 }
 """Each run's kind, and what its configuration has beside that of `training_losses`."""
 

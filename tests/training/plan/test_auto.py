@@ -46,6 +46,7 @@ def test_small_runs_need_no_plan(values: Values, free: Any) -> None:
     assert choose("c", large).config is large  # at once, since it is not to be planned
 
 
+@pytest.mark.slow
 def test_what_is_chosen_is_told_recorded_and_kept(
     values: Values, free: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from littlecascade.training.config import RunConfig
 from littlecascade.training.config_file import parse_config
 from littlecascade.training.plan.plan import Plan, make_plan
 from littlecascade.training.plan.rates import Rates
-from littlecascade.training.plan.savings import LADDER, changed, told
+from littlecascade.training.plan.savings import LADDER, applicable, changed, told
 from littlecascade.training.plan.simulate import Simulation, simulate
 from littlecascade.training.plan.table import as_json, render
 from littlecascade.training.plan.target import Target
@@ -102,12 +102,14 @@ def test_a_lora_has_gradients_and_states_of_its_own_alone() -> None:
     assert found["averages"] < 0.01 * count * 4
 
 
+@pytest.mark.slow
 def test_recomputing_and_smaller_micro_batches_shrink_the_activations() -> None:
     whole = bytes_of(simulated("c"), "first update")["activations"]
     assert bytes_of(simulated("c", gradient_checkpointing=True), "first update")["activations"] < 0.7 * whole
     assert bytes_of(simulated("c", grad_accum_steps=4), "first update")["activations"] < 0.7 * whole
 
 
+@pytest.mark.slow
 def test_updates_within_the_backward_pass_leave_no_gradients() -> None:
     values = {"fused_backward": True, "optimizer": "adafactor", "ema_beta": 0.0, "ema_iters": 1}
     found = bytes_of(simulated("c", **values), "later updates")
@@ -116,6 +118,7 @@ def test_updates_within_the_backward_pass_leave_no_gradients() -> None:
     assert "averages" not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in OWN if kind not in ("c", "lora")])
 def test_every_kind_of_training_runs_without_its_files(kind: str) -> None:
     simulation = simulated(kind, gpu=kind in ("b", "image"))
@@ -141,6 +144,7 @@ def test_a_run_that_fits_is_left_alone() -> None:
     assert render(plan).count("fits: about") == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_is_told_how_it_would_the_best_quality_first() -> None:
     need = planned(GIB).estimate.highest.total
     plan = planned(0.75 * need)
@@ -148,18 +152,28 @@ def test_a_run_that_does_not_fit_is_told_how_it_would_the_best_quality_first() -
     best = plan.ways[0]
     assert best.estimate.fits
     assert told(best.values) in render(plan)
-    # the optimizer's moments are rounded before momentum, masters or averages are given up
-    assert best.values["optimizer"] == "adamw8bit"
-    assert not best.values.keys() & {"master_weights", "ema_beta"}
+    # what only takes time comes before what rounds, and that before what gives up momentum, masters or averages
+    assert best.values["offload"] == "optimizer"
+    assert not best.values.keys() & {"optimizer", "master_weights", "ema_beta"}
 
 
+@pytest.mark.slow
 def test_keys_that_were_given_are_obeyed() -> None:
     need = planned(GIB).estimate.highest.total
-    plan = planned(0.75 * need, "optimizer")
-    assert "optimizer" not in plan.ways[0].values
+    plan = planned(0.75 * need, "offload", "fused_backward")
     assert plan.ways[0].estimate.fits
+    assert plan.ways[0].values["optimizer"] == "adamw8bit"
+    assert not plan.ways[0].values.keys() & {"offload", "fused_backward"}
 
 
+def test_on_a_cpu_nothing_is_moved_to_its_own_memory() -> None:
+    run, parts = config("c"), {"optimizer", "weights"}
+    offered = [[saving.values(run) for saving in applicable(run, (), parts, gpu=gpu)] for gpu in (False, True)]
+    assert {"offload": "optimizer"} not in offered[0]
+    assert {"offload": "optimizer"} in offered[1]
+
+
+@pytest.mark.slow
 def test_where_nothing_is_enough_the_least_is_told() -> None:
     plan = planned(1e6)
     assert not plan.best.fits

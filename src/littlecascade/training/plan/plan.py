@@ -10,7 +10,7 @@ from typing import Any
 from littlecascade.memory.ledger import Peak
 from littlecascade.training.config import RunConfig
 from littlecascade.training.plan.savings import Saving, applicable, changed
-from littlecascade.training.plan.simulate import Simulation, simulate
+from littlecascade.training.plan.simulate import FILLING, Simulation, simulate
 from littlecascade.training.plan.target import Target
 
 WORTH = 0.03
@@ -52,6 +52,16 @@ class Estimate:
         """Whether the target has so much."""
         return self.highest.total <= self.target.memory
 
+    @property
+    def training(self) -> Peak:
+        """The phase that takes the most of those that settings change: all but the filling of the cache."""
+        return max((peak for peak in self.peaks if peak.phase != FILLING), key=lambda peak: peak.total)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it fits once the cache is filled."""
+        return self.training.total <= self.target.memory
+
 
 @dataclass(frozen=True)
 class Way:
@@ -77,7 +87,7 @@ class Plan:
     @property
     def best(self) -> Estimate:
         """Of the run as it is if it fits, else of the best way."""
-        return self.estimate if self.estimate.fits or not self.ways else self.ways[0].estimate
+        return self.estimate if self.estimate.trains or not self.ways else self.ways[0].estimate
 
 
 def make_plan(
@@ -96,7 +106,7 @@ def make_plan(
     """
     planner = _Planner(kind, target, given, {} if known is None else known)
     estimate = planner.estimate(config.model_copy(update={"precision": target.precision(config)}))
-    if estimate.fits or not ways:
+    if estimate.trains or not ways:
         return Plan(kind, estimate)
     return Plan(kind, estimate, planner.ways(estimate, ways))
 
@@ -118,21 +128,21 @@ class _Planner:
         ladder = self.ladder(start)
         length = self.shortest(start, ladder)
         whole = self.way(start, ladder[:length])
-        if not whole.estimate.fits:
+        if not whole.estimate.trains:
             return [whole]
         found = [self.way(start, self.needed(start, ladder[:length]))]
         for other in ladder[length:]:
             if len(found) == count:
                 break
             way = self.way(start, [*self.cheap(start), other])
-            if way.estimate.fits:
+            if way.estimate.trains:
                 found.append(way)
         return found
 
     def ladder(self, start: Estimate) -> list[Saving]:
-        most = start.highest
+        most = start.training
         parts = {part for part, size in most.bytes.items() if size >= WORTH * most.total}
-        return list(applicable(start.config, self.given, parts))
+        return list(applicable(start.config, self.given, parts, gpu=self.target.gpu))
 
     def cheap(self, start: Estimate) -> list[Saving]:
         """What changes nothing of the result, and can be taken on the way."""
@@ -143,7 +153,7 @@ class _Planner:
         low, high = 1, len(ladder)
         while low < high:
             middle = (low + high) // 2
-            if self.way(start, ladder[:middle]).estimate.fits:
+            if self.way(start, ladder[:middle]).estimate.trains:
                 high = middle
             else:
                 low = middle + 1
@@ -156,7 +166,7 @@ class _Planner:
             if saving.running:
                 continue
             rest = [own for own in kept if own is not saving]
-            if self.way(start, rest).estimate.fits:
+            if self.way(start, rest).estimate.trains:
                 kept = rest
         return kept
 

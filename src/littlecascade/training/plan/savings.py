@@ -20,12 +20,14 @@ PARTS_AT_ONCE = 4
 class Saving:
     """values: what to set in a configuration, nothing where it does not help it. part: the kind of storages that it
     makes smaller. cost: what it takes in return. running: whether a run can change to it while it goes on.
+    gpu: whether it is of no use on a CPU.
     """
 
     values: Callable[[RunConfig], Values]
     part: str
     cost: str
     running: bool = False
+    gpu: bool = False
 
 
 def _pieces(size: int) -> Callable[[RunConfig], Values]:
@@ -70,8 +72,18 @@ LADDER: tuple[Saving, ...] = (
     Saving(_recompute, "activations", "the same weights, in about a third more time", running=True),
     Saving(_pieces(1), "activations", "the same weights, in more and smaller steps", running=True),
     Saving(_offload("weights"), "weights", "the same weights; the frozen ones travel in every step"),
-    Saving(_offload("optimizer"), "optimizer", "the same weights; masters, averages and states travel in every step"),
-    Saving(_offload("activations"), "activations", "the same weights; what blocks are given travels in every step"),
+    Saving(
+        _offload("optimizer"),
+        "optimizer",
+        "the same weights; masters, averages and states travel in every step",
+        gpu=True,
+    ),
+    Saving(
+        _offload("activations"),
+        "activations",
+        "the same weights; what blocks are given travels in every step",
+        gpu=True,
+    ),
     Saving(_base("int8"), "weights", "frozen weights are rounded to 8 bits"),
     Saving(_optimizer("adamw8bit"), "optimizer", "the optimizer's moments are rounded to 8 bits"),
     Saving(lambda config: {"fused_backward": True}, "gradients", "each gradient is clipped by its own norm"),
@@ -91,12 +103,12 @@ KEYS = frozenset(
 """What the ladder may set."""
 
 
-def applicable(config: RunConfig, given: Collection[str], parts: Collection[str]) -> Iterator[Saving]:
+def applicable(config: RunConfig, given: Collection[str], parts: Collection[str], *, gpu: bool) -> Iterator[Saving]:
     """The savings that may help a run, in their order.
 
-    given: keys that are left as they are. parts: the kinds of storages that are worth it.
+    given: keys that are left as they are. parts: the kinds of storages that are worth it. gpu: where it runs.
     """
-    for saving in LADDER:
+    for saving in LADDER if gpu else [saving for saving in LADDER if not saving.gpu]:
         values = saving.values(config)
         if saving.part in parts and values and not values.keys() & set(given) and changed(config, values) is not None:
             yield saving
