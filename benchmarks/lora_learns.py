@@ -9,7 +9,7 @@ Real pictures are shown to it as they come back from the compressor, Stage B and
 as they are: no drawing can be expected to be nearer to them.
 
 subject     "[bim]" with the LoRA beside "robot" without it, with the same seeds: how near both are to drawings of Bim
-            that were not trained with, how near these are to one another, and how often the nearest of them and of 96
+            that were not trained with, how near these are to one another, and how often the nearest of them and of 64
             emoji is a drawing of Bim.
 contexts    the same for wordings that no caption has.
 others      48 names, drawn with the LoRA and without it from the same seeds: how far the pictures move, as a share of
@@ -24,7 +24,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -49,9 +49,9 @@ from littlecascade.training.run import train
 ROOT = Path(__file__).parents[1]
 TOKEN, BEGUN_AS = "[bim]", "robot"
 CONTEXTS = ("{} in flat style", "{} in 3d style", "a cartoon of {}", "the {}", "{} symbol", "a picture of a cute {}")
-HELD_OUT = range(12, 28)
+HELD_OUT = range(12, 24)
 """Drawings of Bim; the example has those before."""
-THINGS, NAMES, SUBJECTS, BATCH = 96, 48, 16, 8
+THINGS, NAMES, SUBJECTS, BATCH = 64, 48, 12, 8
 OTHER_SEED = 1000
 """Added to a picture's seed for the second picture of a name."""
 
@@ -147,25 +147,22 @@ class Bench:
 def prompts_of(name: str) -> dict[str, list[str]]:
     """The prompts of the first two parts, for the token or for the word that it began as."""
     contexts = [context.format(name) for context in CONTEXTS]
-    return {"subject": [name] * SUBJECTS, "contexts": [prompt for prompt in contexts for _ in range(3)]}
+    return {"subject": [name] * SUBJECTS, "contexts": [prompt for prompt in contexts for _ in range(2)]}
 
 
 def trained(config: Path, seed: int, overrides: Sequence[str], out: Path) -> tuple[Adapter, float]:
-    """The LoRA that a run ends with, and the seconds that it took (0 if it was there)."""
+    """The LoRA that a run ends with, and the seconds that it took."""
     own = [f"output_path={out}", f"experiment_id=seed{seed}", f"seed={seed}", *overrides]
     began = time.perf_counter()
     path = out / f"seed{seed}" / "export" / f"seed{seed}.safetensors"
-    if not path.is_file():
-        train("lora", config, own)
-        return Adapter.load(path), time.perf_counter() - began
-    return Adapter.load(path), 0.0
+    if not path.is_file() and train("lora", config, own) is None:
+        raise SystemExit("stopped: the same command goes on from here")
+    return Adapter.load(path), time.perf_counter() - began
 
 
 def mean(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
     """The figures' means over several runs."""
-    return [
-        Figure(**(asdict(same[0]) | {"value": fmean(one.value for one in same)})) for same in zip(*runs, strict=True)
-    ]
+    return [replace(same[0], value=fmean(one.value for one in same)) for same in zip(*runs, strict=True)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,8 +12,9 @@ official/frozen  the same with the network frozen, as it could have been
 ours             a path beside each matrix through its factors, in float32
 ours/recompute   the same with gradient checkpointing
 
-Each runs in a process of its own, in turn, `--rounds` times. The time is the best of all steps; the peak is that of the
-resident set, weights, libraries and all, and beside it what it is above the libraries alone.
+Each runs in a process of its own, in turn, `--rounds` times. The time is the CPU's in the best of all steps; with
+OMP_NUM_THREADS=1, so that no thread waits busily for another, it hardly depends on what else the machine does. The peak
+is that of the resident set, weights, libraries and all, and beside it what it is above the libraries alone.
 """
 
 from __future__ import annotations
@@ -95,11 +96,11 @@ def measure(size: str, way: str) -> dict[str, float]:
     optimizer = PhaseOptimizer(parameters, RunConfig(**base))
     times: list[float] = []
     for step in range(STEPS):
-        began = time.perf_counter()
+        began = time.process_time()
         optimizer.begin(step, 1.0)
         optimizer.backward(loss(network))
         optimizer.step()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return {"seconds": min(times), "peak": float(peak_rss()), "above": float(peak_rss() - libraries)}
 
 
@@ -139,7 +140,7 @@ def main() -> None:
             now = alone(options.size, way)
             found[way] = {figure: min(value, found.get(way, now)[figure]) for figure, value in now.items()}
     first = found[ways[0]]
-    print("| way | s a step | share | peak, GiB | share | above the libraries, GiB | |\n" + "| --- " * 7 + "|")
+    print("| way | CPU s a step | share | peak, GiB | share | above the libraries, GiB | |\n" + "| --- " * 7 + "|")
     for way, own in found.items():
         seconds, peak = (f"{own[figure] / first[figure]:.2f}" for figure in ("seconds", "peak"))
         sizes = [f"{own[figure] / 2**30:.2f}" for figure in ("peak", "above")]

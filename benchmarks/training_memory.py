@@ -8,8 +8,8 @@ backward pass) and `recompute` (gradient checkpointing). Or it is lora/bfloat16,
 frozen weights are kept in, and may end in `recompute`: a LoRA of rank 16 on all attention, in bfloat16. Each runs in a
 process of its own, with made-up weights, latents of 24 x 24 and batch 1. The peak is the resident set's, less what it
 was once torch was imported; the time is the CPU's in the second step. Both are told as shares of the first way's.
-Averages of weights (four bytes each, unless ema_beta is 0 and ema_iters 1), encoders and data are left out. `mid` has 50
-million weights in widths of 512, `lite` a billion.
+Averages of weights (four bytes each, unless ema_beta is 0 and ema_iters 1), encoders and data are left out. `mid` has
+50 million weights in widths of 512, `lite` a billion.
 """
 
 from __future__ import annotations

@@ -184,6 +184,24 @@ def test_for_the_backward_pass_no_weight_is_kept(original: StageC, checkpointing
     assert weights.alive == resident
 
 
+@pytest.mark.parametrize("packing", ["int8", "nf4"])
+def test_while_weights_are_packed_one_matrix_is_in_memory(original: StageC, packing: str) -> None:
+    class Watched(Counted):
+        def __getitem__(self, name: str) -> Tensor:
+            tensor = super().__getitem__(name)
+            arrays = [array for reference in self.given if (array := reference()) is not None]
+            most.append(sum(array.ndim == 2 and array.size >= 4096 for array in arrays))
+            return tensor
+
+    most: list[int] = []
+    with torch.device("meta"):
+        network = StageC(CONFIG)
+    weights = Watched(original.state_dict())
+    Residence(CPU, torch.float32, packing).place(network, weights, original.state_dict())
+    outside = 3  # those that map conditions are not in blocks
+    assert max(most) == outside + 1
+
+
 def test_weights_may_share_their_memory(original: StageC) -> None:
     """As tensors of a file may; here every linear layer's bias is a part of its weight."""
     weights = dict(original.state_dict())

@@ -23,8 +23,8 @@ from littlecascade.checkpoint import download, files
 from littlecascade.checkpoint.places import packaged
 from littlecascade.memory.placement import Machine, choose
 from littlecascade.models.stage_c import StageC
-from littlecascade.training.config_file import load_config
 from littlecascade.training.config_adapters import LoraRun
+from littlecascade.training.config_file import load_config
 from littlecascade.training.data import StreamedData
 
 ROOT = Path(__file__).parents[2]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from littlecascade.checkpoint import files
@@ -19,6 +20,7 @@ from littlecascade.memory import rescale
 from littlecascade.memory.precision import DTYPES, cast
 from littlecascade.models.stage_c import StageC
 from littlecascade.nn.blocks import ResBlock
+from littlecascade.training import run
 from littlecascade.training.config import RunConfig
 from littlecascade.training.draws import Draws
 from littlecascade.training.feeds import IndexFeed
@@ -168,3 +170,21 @@ def test_it_reaches_the_loss_of_float32(tmp_path: Path, small_networks: ModuleTy
     assert expected < 0.6 * loss_of(start, small_networks)
     assert reached == pytest.approx(expected, rel=0.01)
     assert (rescale.stream_peak(exact.task.network) > torch.finfo(torch.float16).max) == hot
+
+
+@pytest.mark.slow
+def test_a_finetune_reaches_the_loss_of_float32(made_up: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """Stage C of size `tiny`, on eight pictures; in float16 the search for the scale costs the first updates."""
+    reached: dict[str, float] = {}
+    for precision in ("float32", "float16"):
+        own = {"precision": precision, "experiment_id": precision, "output_path": str(tmp_path), "image_size": 64}
+        own |= {"lr": 3e-4, "lr_schedule": "cosine", "warmup_updates": 10, "batch_size": 4, "updates": 300}
+        path = tmp_path / f"{precision}.yaml"
+        path.write_text(yaml.safe_dump(made_up["c"] | own | {"save_every": 1000, "validation_prompts": []}), "utf-8")
+        assert run.train("c", path) is not None
+        rows = RunFolder(tmp_path / precision).metrics()
+        losses = [row["loss"] for row in rows]
+        reached[precision] = sum(losses[-10:]) / 10  # of the last 100 updates
+        assert reached[precision] < 0.3 * losses[0]
+        assert rows[-1]["skipped"] == 0
+    assert reached["float16"] == pytest.approx(reached["float32"], rel=0.01)

@@ -74,6 +74,7 @@ def test_it_begins_as_the_base_and_trains_little(values: Values) -> None:
     [
         {},
         {"precision": "bfloat16", "gradient_checkpointing": True},
+        {"base_weights": "nf4", "offload": "all"},
         {"train_tokens": [["[thing]", "^square</w>"], ["^red", None]]},
     ],
 )

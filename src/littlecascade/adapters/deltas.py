@@ -86,8 +86,10 @@ class Delta(nn.Module):
         """The changes of the three matrices in a fused one. They share what they can."""
 
     def _rows(self, x: Tensor, first: int, count: int) -> Tensor:
-        dropped = F.dropout(x, self.dropout) if self.training and self.dropout else x
-        return self.product(dropped)[..., first : first + count] * self.scale
+        return self.product(self._dropped(x))[..., first : first + count] * self.scale
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, alpha={self.alpha:g}"
@@ -123,6 +125,11 @@ class LoRA(Delta):
 
     def product(self, x: Tensor) -> Tensor:
         return F.linear(F.linear(x, _cast(self.down, x)), _cast(self.up, x))
+
+    def _rows(self, x: Tensor, first: int, count: int) -> Tensor:
+        """As for any change, with the scale where there are few values, and no row made that is not used."""
+        narrow = F.linear(self._dropped(x), _cast(self.down, x)) * self.scale
+        return F.linear(narrow, _cast(self.up[first : first + count], x))
 
     def whole(self) -> Tensor:
         return self.up.float() @ self.down.float()

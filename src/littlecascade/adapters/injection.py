@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -161,8 +162,8 @@ class _Hook:
         base, weight = output, given.weight
         if any(delta.reads_base for delta, _ in active):
             base, weight = self._undivided(output, given, rows)
-        added = sum(scale * delta(x, base, weight, given.rows.start) for delta, scale in active)
-        return output + (added if rows is None else added * rows)
+        parts = [_times(delta(x, base, weight, given.rows.start), scale) for delta, scale in active]
+        return output + _times(reduce(torch.add, parts), 1.0 if rows is None else rows)
 
     def _row_factor(self, rows: slice, x: Tensor) -> Tensor | float | None:
         return _like(self.rows[rows, 0], x) if isinstance(self.rows, Tensor) else self.rows
@@ -175,6 +176,10 @@ class _Hook:
             return base, given.weight
         weight = given.weight / (_like(factor, given.weight) if isinstance(factor, Tensor) else factor)
         return base if rows is None else base / rows, weight
+
+
+def _times(tensor: Tensor, factor: Tensor | float) -> Tensor:
+    return tensor if isinstance(factor, float) and factor == 1 else tensor * factor
 
 
 def _like(factor: Tensor, tensor: Tensor) -> Tensor:

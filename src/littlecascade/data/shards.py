@@ -141,8 +141,10 @@ class ShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        try:
+            self._file.close()  # fails where the disk is full, and yet closes
+        finally:
+            self._part.unlink(missing_ok=True)
 
     def add(self, name: str, members: Mapping[str, bytes]) -> Member | None:
         """Write a sample's members, given by suffix. Returns where the first lies, or None if there was no room.

@@ -35,9 +35,9 @@ class Nf4(NamedTuple):
     def restore(self, dtype: torch.dtype) -> Tensor:
         """The matrix: levels times scales, computed in float32."""
         matrix = torch.empty(len(self.codes), 2 * self.codes.shape[1], dtype=dtype, device=self.codes.device)
-        pairs = _pairs().to(matrix.device)
+        known = pairs().to(matrix.device)
         for rows in in_parts(matrix):
-            values = pairs.index_select(0, self.codes[rows].flatten().int()).view(-1, BLOCK)
+            values = known.index_select(0, self.codes[rows].flatten().int()).view(-1, BLOCK)
             matrix[rows] = values.mul_(self.scales[rows].float().view(-1, 1)).view_as(matrix[rows])
         return matrix
 
@@ -57,8 +57,8 @@ def levels() -> Tensor:
 
 
 @cache
-def _pairs() -> Tensor:
-    """The two levels of each byte, (256, 2)."""
+def pairs() -> Tensor:
+    """The two levels that each byte stands for, (256, 2)."""
     return torch.cartesian_prod(levels(), levels())
 
 

@@ -5,7 +5,7 @@ Parameters bear the official release's names, so that its files load as they are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, count
 from typing import Any, NamedTuple
@@ -41,7 +41,8 @@ class Trunk(nn.Module):
     """Blocks on the way down, then on the way up, with a skip connection into the first block of each level."""
 
     checkpointing: bool = False
-    """Recompute each block in the backward pass in place of keeping its activations (`torch.utils.checkpoint`)."""
+    """Recompute the blocks in the backward pass, a few at a time (see `_groups`), in place of keeping what they made on
+    the way (`torch.utils.checkpoint`)."""
 
     divisor: float = 1.0
     """By what the residual stream is divided, see `divide_stream`."""
@@ -197,17 +198,18 @@ class Trunk(nn.Module):
             x = resize(x, (skip.shape[1], skip.shape[2]))
         for mapper in (nn.Identity(), *level.mappers):
             x = mapper(x)
-            for number, block in enumerate(level.blocks):
-                if block.controllable and (residual := next(residuals, None)) is not None:
+            for number, blocks in enumerate(_groups(level.blocks)):
+                if blocks[0].controllable and (residual := next(residuals, None)) is not None:
                     residual = resize(residual.permute(0, 2, 3, 1) / self.divisor, (x.shape[1], x.shape[2]))
                     x = x + residual.to(x.dtype)
-                x = self._run_block(block, x, skip=skip if number == 0 else None, **context)
+                x = self._run_blocks(blocks, x, skip=skip if number == 0 else None, **context)
         return x
 
-    def _run_block(self, block: Block, x: Tensor, **context: Tensor | None) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled() and _wants_gradient(block, x, *context.values()):
-            return checkpoint(partial(block, **context), x, use_reentrant=False)
-        return block(x, **context)
+    def _run_blocks(self, blocks: Sequence[Block], x: Tensor, **context: Tensor | None) -> Tensor:
+        run = partial(_through, blocks, **context)
+        if self.checkpointing and torch.is_grad_enabled() and _wants_gradient(blocks, x, *context.values()):
+            return checkpoint(run, x, use_reentrant=False)
+        return run(x)
 
     def _way_down(self) -> Iterator[_Level]:
         return map(_Level, self.down_downscalers, self.down_blocks, self.down_repeat_mappers)
@@ -231,9 +233,27 @@ class _Level(NamedTuple):
     mappers: Any  # an `nn.ModuleList`
 
 
-def _wants_gradient(block: Block, *given: Tensor | None) -> bool:
-    """Whether any gradient flows into a block; if none does, it keeps nothing that could be made anew."""
-    return any(own is not None and own.requires_grad for own in chain(given, block.parameters()))
+def _groups(blocks: Iterable[Block]) -> list[list[Block]]:
+    """Blocks in turn, in groups that each begin with one that is controllable, as far as there are any."""
+    groups: list[list[Block]] = []
+    for block in blocks:
+        if block.controllable or not groups:
+            groups.append([])
+        groups[-1].append(block)
+    return groups
+
+
+def _through(blocks: Sequence[Block], x: Tensor, *, skip: Tensor | None = None, **context: Tensor) -> Tensor:
+    """What some blocks make of x one after the other; the first one reads `skip`."""
+    for block in blocks:
+        x, skip = block(x, skip=skip, **context), None
+    return x
+
+
+def _wants_gradient(blocks: Iterable[Block], *given: Tensor | None) -> bool:
+    """Whether any gradient flows into blocks; if none does, they keep nothing that could be made anew."""
+    parameters = (parameter for block in blocks for parameter in block.parameters())
+    return any(own is not None and own.requires_grad for own in chain(given, parameters))
 
 
 def _norms(*modules: nn.Module) -> list[Norm]:

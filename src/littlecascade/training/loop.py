@@ -58,8 +58,8 @@ class Trainer:
         self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config, self.lane) for phase in task.phases}
         for phase in task.phases:
             self.optimizers[phase.name].divide(_divide(phase))
-        average = {"beta": config.ema_beta, "every": config.ema_iters, "start": config.ema_start_iters}
-        self.ema = Ema(self._averaging(), **average, lane=self.lane)
+        beta, every, start = config.ema_beta, config.ema_iters, config.ema_start_iters
+        self.ema = Ema(self._averaging(), beta=beta, every=every, start=start, lane=self.lane)
         checkpoint = folder.load()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -81,8 +81,8 @@ class Trainer:
         self.timetable.begin(self.step, minutes, since)
         log = Log(self.config.batch_size, self._log)
         with opened(self.config, self.folder.folder, self.step) as self.trackers, deferred_interrupt() as interrupted:
-            if self.step == 0:
-                self.preview()
+            if self._shows_preview() and not self.folder.has_preview(self.step):
+                self.preview()  # the first of all, or one that the run was killed before it could draw
             with self._bar() as bar, ThreadPoolExecutor(1) as pool:
                 upcoming = pool.submit(self.fetch, self.step)
                 while self.step < self.updates and not interrupted.is_set():
@@ -122,7 +122,7 @@ class Trainer:
         if self.step % self.config.save_every == 0:
             wait([upcoming])  # so that the feed knows where its next batch begins
             self.save()
-        if self.step % (self.config.preview_every or self.config.save_every) == 0:
+        if self._shows_preview():
             self.preview()
 
     def _log(self, row: dict[str, float | None]) -> None:
@@ -139,12 +139,17 @@ class Trainer:
             self.folder.save(Checkpoint(self.step, self.skipped, tensors, place), backup=backup)
         self.timetable.record()
 
+    def _shows_preview(self) -> bool:
+        """Whether one is due after this update, which is not the last."""
+        every = self.config.preview_every or self.config.save_every
+        return self.step < self.updates and self.step % every == 0
+
     def preview(self, *, running: bool = True) -> None:
         """Draw the task's preview with the averaged weights, and renew the report."""
         with self.timetable.apart("preview"), self.averaged():
             image = self.task.preview()
         if image is not None:
-            image.save(self.folder.folder / f"preview-{self.step:06d}.png")
+            self.folder.write_preview(self.step, image)
             for tracker in self.trackers:
                 tracker.picture(self.step, image)
         self.report.write(running=running)

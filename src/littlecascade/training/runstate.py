@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 from torch import Tensor
 
 from littlecascade.checkpoint import files
@@ -77,6 +79,19 @@ class RunFolder:
     def write(self, name: str, text: str) -> None:
         """Write a text file whole or not at all."""
         files.write_text(self.folder / name, text)
+
+    def has_preview(self, step: int) -> bool:
+        """Whether the preview of an update is there."""
+        return self._preview_path(step).is_file()
+
+    def write_preview(self, step: int, image: Image.Image) -> None:
+        """Write the preview of an update whole or not at all."""
+        buffer = io.BytesIO()
+        image.save(buffer, "png")
+        files.write_bytes(self._preview_path(step), buffer.getvalue())
+
+    def _preview_path(self, step: int) -> Path:
+        return self.folder / f"preview-{step:06d}.png"
 
     def save(self, checkpoint: Checkpoint, *, backup: bool = False) -> None:
         """Write a checkpoint; the previous one stays whole until the new one is complete.

@@ -47,6 +47,7 @@ def _recompute(config: RunConfig) -> Values:
 
 
 def _offload(what: str) -> Callable[[RunConfig], Values]:
+    """After one thing has been offloaded, all are with the next."""
     return lambda config: {"offload": what if config.offload in ("none", what) else "all"}
 
 
@@ -75,6 +76,12 @@ LADDER: tuple[Saving, ...] = (
         _offload("optimizer"),
         "optimizer",
         "the same weights; masters, averages and states travel in every step",
+        gpu=True,
+    ),
+    Saving(
+        _offload("activations"),
+        "activations",
+        "the same weights; what blocks are given travels in every step",
         gpu=True,
     ),
     Saving(_base("int8"), "weights", "frozen weights are rounded to 8 bits"),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from littlecascade.checkpoint import files
 from littlecascade.diffusion.schedule import CosineSchedule
+from littlecascade.memory import nf4, parts
 from littlecascade.memory.dataless import GPU, dataless, lies_on, replaced
 from littlecascade.memory.ledger import Ledger, Peak
 from littlecascade.presets import find_preset
@@ -58,6 +59,7 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
     """
     for signed in (False, True):
         _ = eight_bit.levels(signed=signed), eight_bit.tables(signed=signed)  # kept for later, so they need their data
+    _ = nf4.levels(), nf4.pairs()
     device = GPU if gpu else torch.device("cpu")
     clock = Clock(rates)
     ledger = Ledger(partial(lies_on, device), block=512 if gpu else 64, on_call=clock.count)
@@ -70,6 +72,9 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
     with ExitStack() as stack:
         for owner, name, value in (
             (rounding, "AT_ONCE", 1 << 20),  # it takes a few MiB more so, and a plan seconds in place of minutes
+            (eight_bit, "AT_ONCE", 1 << 14),  # as for this
+            (parts, "ON_CPU", 1 << 23),  # up to 48 MiB more, where weights are packed
+            (parts, "ELSEWHERE", 1 << 23),
             (CosineSchedule, "steps", _few(CosineSchedule.steps)),
             (files, "save", _save),
             (files, "write_text", _write),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from littlecascade.training.config import DiffusionRun
-from littlecascade.training.config_adapters import LoraBRun, LoraRun
+from littlecascade.training.config_adapters import AdapterRun, LoraBRun, LoraRun
 from littlecascade.training.draws import Draws
 from littlecascade.training.stock import Stock
 from littlecascade.training.task import Batch, Phase
@@ -43,7 +43,7 @@ class LoraTask(StageCTask):
         self.prior = self._draw_prior() if config.prior_prompts else None
 
     def build(self, built: Any, config: DiffusionRun, stock: Stock) -> Any:
-        assert isinstance(config, LoraRun)
+        assert isinstance(config, AdapterRun)
         assert config.generator_checkpoint_path is not None
         return stock.base(self.role, built, config, config.generator_checkpoint_path)
 
