@@ -55,9 +55,10 @@ def choose(kind: str, config: RunConfig) -> Choice:
     if not plan.ways or not plan.ways[0].values:
         return Choice(config, f"memory: {verdict(plan)}", fits=False)
     way, need = plan.ways[0], plan.estimate.training
+    so, free = way.estimate.training.total, plan.target.memory
     line = (
-        f"memory: {told(way.values)} chosen ({'; '.join(way.costs)}): the run takes about "
-        f"{gib(way.estimate.training.total)} so, as configured {gib(need.total)}, and {gib(plan.target.memory)} are free"
+        f"memory: {told(way.values)} chosen ({'; '.join(way.costs)}): the run takes about {gib(so)} so, as configured "
+        f"{gib(need.total)}, and {gib(free)} are free"
     )
     if not way.estimate.trains:
         line += ", which may still be too much: a smaller image_size or model takes less"
