@@ -50,18 +50,19 @@ def choose(kind: str, config: RunConfig) -> Choice:
         raise
     except Exception as error:
         return Choice(config, f"memory: it can't be told what this run takes ({error!r}); it goes on as configured")
-    if plan.estimate.fits:
-        return Choice(config)
+    if plan.estimate.trains:
+        return Choice(config) if plan.estimate.fits else Choice(config, f"memory: {verdict(plan)}", fits=False)
     if not plan.ways or not plan.ways[0].values:
         return Choice(config, f"memory: {verdict(plan)}", fits=False)
-    way, need = plan.ways[0], plan.estimate.highest
+    way, need = plan.ways[0], plan.estimate.training
+    so, free = way.estimate.training.total, plan.target.memory
     line = (
-        f"memory: {told(way.values)} chosen ({'; '.join(way.costs)}): the run takes about "
-        f"{gib(way.estimate.highest.total)} so, as configured {gib(need.total)}, and {gib(plan.target.memory)} are free"
+        f"memory: {told(way.values)} chosen ({'; '.join(way.costs)}): the run takes about {gib(so)} so, as configured "
+        f"{gib(need.total)}, and {gib(free)} are free"
     )
-    if not way.estimate.fits:
+    if not way.estimate.trains:
         line += ", which may still be too much: a smaller image_size or model takes less"
-    return Choice(config.model_copy(update=dict(way.values)), line, way.estimate.fits)
+    return Choice(config.model_copy(update=dict(way.values)), line, way.estimate.trains)
 
 
 def plan_here(kind: str, config: RunConfig) -> Plan:

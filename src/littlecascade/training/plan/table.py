@@ -9,7 +9,7 @@ from littlecascade.memory.cards import GIB
 from littlecascade.memory.ledger import OTHER, Peak
 from littlecascade.training.plan.plan import Estimate, Plan
 from littlecascade.training.plan.savings import told
-from littlecascade.training.plan.simulate import AVERAGES, FILLING, GRADIENTS, MASTERS, OPTIMIZER
+from littlecascade.training.plan.simulate import AVERAGES, GRADIENTS, MASTERS, OPTIMIZER
 from littlecascade.training.plan.sketch import ENCODERS, FILE, WEIGHTS
 from littlecascade.training.timetable import told as told_time
 
@@ -27,26 +27,27 @@ def render(plan: Plan) -> str:
     head = (
         f"{plan.kind} {config.model_version}, {config.precision}, {size}, {config.image_size} px, on {plan.target.name}"
     )
-    lines = [head, "", *_grid(estimate), "", verdict(plan), _speed(estimate)]
-    ways = (way for way in plan.ways if way.estimate.fits)
-    lines += (
-        f"  {gib(way.estimate.highest.total)}: {told(way.values)}\n      ({'; '.join(way.costs)})" for way in ways
-    )
-    return "\n".join(lines)
+    ways = [
+        f"  {gib(way.estimate.training.total)}: {told(way.values)}\n      ({'; '.join(way.costs)})"
+        for way in plan.ways
+        if way.estimate.trains
+    ]
+    return "\n".join([head, "", *_grid(estimate), "", verdict(plan), *ways, _speed(estimate)])
 
 
 def verdict(plan: Plan) -> str:
     """Whether it fits, in one line, and what to do where it does not."""
-    need, there = plan.estimate.highest, plan.target.memory
+    estimate, there = plan.estimate, plan.target.memory
+    need = estimate.highest if estimate.trains else estimate.training
     text = f"about {gib(need.total)} ({need.phase}) of the {gib(there)} that {plan.target.name} has for it"
-    if plan.estimate.fits:
+    if estimate.fits:
         return f"fits: {text}"
-    if need.phase == FILLING:
+    if estimate.trains:
         return f"does not fit: {text}. 'littlecascade data cache' fills it on another machine, where there is more."
-    if plan.ways and plan.ways[0].estimate.fits:
+    if plan.ways and plan.ways[0].estimate.trains:
         return f"does not fit as it is: {text}. It fits with"
     if plan.ways and plan.ways[0].values:
-        least, values = plan.ways[0].estimate.highest, told(plan.ways[0].values)
+        least, values = plan.ways[0].estimate.training, told(plan.ways[0].values)
         return (
             f"does not fit: {text}. The least is {gib(least.total)} ({least.phase}), with {values}; a smaller "
             "image_size or a smaller model takes less."
