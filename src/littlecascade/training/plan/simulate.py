@@ -67,7 +67,6 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
     with ExitStack() as stack:
         for owner, name, value in (
             (rounding, "AT_ONCE", 1 << 20),  # it takes a few MiB more so, and a plan seconds in place of minutes
-            (eight_bit, "AT_ONCE", 1 << 14),  # as for this
             (parts, "ON_CPU", 1 << 23),  # up to 48 MiB more, where weights are packed
             (parts, "ELSEWHERE", 1 << 23),
             (CosineSchedule, "steps", _few(CosineSchedule.steps)),
