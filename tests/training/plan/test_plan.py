@@ -98,7 +98,9 @@ def test_a_finetune_in_float16_on_a_gpu_has_masters_and_half_the_gradients() -> 
 def test_a_lora_has_gradients_and_states_of_its_own_alone() -> None:
     count, found = parameters(), bytes_of(simulated("lora"), "later updates")
     assert near(found["weights"], 4 * count + found["averages"])
-    assert found["gradients"] + found["optimizer"] == pytest.approx(3 * found["averages"], rel=0.1)
+    # two moments of four bytes, as an average has; of the gradients, those that are there when most is in memory
+    assert found["optimizer"] == pytest.approx(2 * found["averages"], rel=0.1)
+    assert 0 < found["gradients"] <= found["averages"]
     assert found["averages"] < 0.01 * count * 4
 
 
