@@ -15,7 +15,7 @@ from transformers.optimization import Adafactor as TransformersAdafactor
 
 from littlecascade.errors import InputError
 from littlecascade.training.config import RunConfig
-from littlecascade.training.optim import eight_bit
+from littlecascade.training.optim import rounding
 from littlecascade.training.optim.eight_bit import BLOCK, AdamW8bit, levels, quantise, restore
 from littlecascade.training.optim.optimizer import PhaseOptimizer, choose_rule
 from littlecascade.training.optim.rules import Adafactor, AdamW
@@ -104,7 +104,7 @@ def test_levels_by_hand(signed: bool) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("count", [1, BLOCK, 40 * BLOCK + 17, (eight_bit.AT_ONCE + 1) * BLOCK])
+@pytest.mark.parametrize("count", [1, BLOCK, 40 * BLOCK + 17, rounding.AT_ONCE + BLOCK])
 def test_codes_are_of_the_nearest_levels(signed: bool, count: int) -> None:
     generator = torch.Generator().manual_seed(count)
     values = torch.randn(count, generator=generator) * 10 ** (-8 * torch.rand(count, generator=generator))
