@@ -45,7 +45,7 @@ def make_inputs(folder: Path, pictures: int = 16) -> dict[str, dict[str, Any]]:
     tokenizer.save(folder / "text")
     TextEncoder(TextTower(TINY.text), tokenizer).save(folder / "text", torch.float16)
     ImageEncoder(VisionTower(TINY.image)).save(folder / "image", torch.float16)
-    for role in ("stage_a", "stage_c", "compressor", "previewer"):
+    for role in ("stage_a", "stage_b", "stage_c", "compressor", "previewer"):
         network = ROLES[role].network(getattr(TINY, role))
         network.initialise(torch.Generator().manual_seed(0))
         save_network(role, network.eval(), folder / ROLES[role].file, dtype=torch.float16)
@@ -99,8 +99,11 @@ def configurations(folder: Path) -> dict[str, dict[str, Any]]:
         "b": diffusion | {"stage_a_checkpoint_path": str(folder / ROLES["stage_a"].file)},
         "c": diffusion | {"image_path": str(folder / "image"), "validation_prompts": ["a red square", "a blue square"]},
     }
-    lora = own["c"] | {"generator_checkpoint_path": str(folder / ROLES["stage_c"].file), "rank": 2}
-    return {task: {"experiment_id": task} | shared | values for task, values in (own | {"lora": lora}).items()}
+    loras = {
+        task: own[stage] | {"generator_checkpoint_path": str(folder / ROLES[f"stage_{stage}"].file), "rank": 2}
+        for task, stage in (("lora", "c"), ("lora_b", "b"))
+    }
+    return {task: {"experiment_id": task} | shared | values for task, values in (own | loras).items()}
 
 
 def losses(task: str, config: Mapping[str, Any], folder: Path) -> list[float | None]:

@@ -34,6 +34,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "text": TextEncoder.load,
     "image": ImageEncoder.load,
     "lora": lambda folder: Adapter.load(folder / "whole.safetensors"),
+    "lora_b": lambda folder: Adapter.load(folder / "whole.safetensors"),
 }
 
 
