@@ -58,6 +58,11 @@ def lies_on(device: torch.device, tensor: Tensor) -> bool:
 class _Values(TorchDispatchMode):
     """Answers what depends on data."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch asks it, and would wrap each call against a compiler: nothing is compiled here, and it takes long."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _aten._local_scalar_dense.default:
             return FLOAT if args[0].is_floating_point() else args[0].dtype == torch.bool

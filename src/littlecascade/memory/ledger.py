@@ -67,11 +67,16 @@ class Ledger(TorchDispatchMode):
         """Bytes that are alive now."""
         return self._live
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch asks it, and would wrap each call against a compiler: nothing is compiled here, and it takes long."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
         if func is _DEVICE:
-            return result
+            return getattr(args[0], "fake_device", None) or func(*args, **kwargs)
+        result = func(*args, **kwargs)
         self.see(result)
         if self.on_call is not None:
             self.on_call(func, args, kwargs, result)

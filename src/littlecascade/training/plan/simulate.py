@@ -94,11 +94,11 @@ def _run(kind: str, config: RunConfig, place: Path, sketch: Sketch, ledger: Ledg
         # such that all phases of the task take part, and averages are due
         trainer.step = max(0, config.updates - config.updates % config.ema_iters - 1)
         _watch(trainer, ledger)
-    for name in ("first update", "later updates"):
+    for name, micros in (("first update", 1), ("later updates", ACCUMULATED)):
         with ledger.phase(name):
             batches = trainer.fetch(trainer.step)
             with clock.running():
-                trainer.update(batches)
+                trainer.update(batches[:micros])
             del batches
             _mark(trainer, ledger)
         trainer.step -= 1
