@@ -5,7 +5,7 @@
 - state.safetensors: the last checkpoint, everything needed to go on bit for bit
 - backup-000500.safetensors: the checkpoint of an earlier update
 - preview-000500.png, report.html: pictures and curves
-- plan.json: how many updates fit the time that the run was given, if it was
+- timetable.json: how many updates fit the time that the run was given, if it was
 - export/: the finished weights
 """
 
