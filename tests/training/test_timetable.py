@@ -178,7 +178,7 @@ def test_a_run_that_goes_on_without_a_time_keeps_its_updates(
 def test_a_plan_that_can_not_be_read_is_named(config: Callable[..., RunConfig], save: Callable[..., None]) -> None:
     save(1)
     (config().folder / "timetable.json").write_text(json.dumps({"updates": 3}), "utf-8")
-    with pytest.raises(InputError, match=r"plan\.json.*delete it"):
+    with pytest.raises(InputError, match=r"timetable\.json.*delete it"):
         open_timetable(config(), Clock())
 
 

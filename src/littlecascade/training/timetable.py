@@ -2,8 +2,8 @@
 
 The rate is measured in the first updates, and again whenever a quarter of what is left is done, so that the last
 update, and with it the end of the learning rate's schedule, comes when the time is up. From which update on a run had
-how many is in `timetable.json` in its folder: a run that goes on without a time of its own keeps them, and computes what it
-would have.
+how many is in `timetable.json` in its folder: a run that goes on without a time of its own keeps them, and computes
+what it would have.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def test_updates_within_the_backward_pass_leave_no_gradients() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in OWN if kind not in ("c", "lora")])
 def test_every_kind_of_training_runs_without_its_files(kind: str) -> None:
-    simulation = simulated(kind, gpu=kind in ("b", "image"))
+    simulation = simulated(kind, gpu=kind in ("a", "b", "image"))
     names = ["filling the cache", "loading", "first update", "later updates", "preview", "checkpoint", "export"]
     assert [peak.phase for peak in simulation.peaks] == names
     assert bytes_of(simulation, "later updates")["optimizer"] > 0

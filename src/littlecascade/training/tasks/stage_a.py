@@ -117,17 +117,26 @@ class StageATask(Task):
 
     def preview(self) -> Image.Image | None:
         """Pictures, their reconstructions, and those from quantised latents."""
-        originals = self.data.pictures(self.data.examples(PREVIEWS)).to(self.device)
-        smooth, quantised = (self.network(originals, quantise=quantise)[0].float() for quantise in (False, True))
-        return grid([list(originals), list(smooth), list(quantised)])
+        originals = self.data.pictures(self.data.examples(PREVIEWS))
+        smooth, quantised = (
+            [
+                self.network(picture.to(self.device)[None], quantise=quantise)[0][0].float().cpu()
+                for picture in originals
+            ]
+            for quantise in (False, True)
+        )  # one at a time: a run that trains on crops need not have room for all of them whole
+        return grid([list(originals), smooth, quantised])
 
     def export(self, folder: Path) -> None:
-        """Write the weights with the scale that gives the latents unit variance over the data, if it may change."""
+        """Write the weights with the scale that gives the latents unit variance over the data, if it may change.
+
+        The network is on the CPU by now, as the pictures are.
+        """
         if self.encoder is not None:
             save_network("stage_a", self.network, folder / "stage_a.safetensors", dtype=torch.float16)
             return
         pictures = self.data.pictures(self.data.examples(MEASURED))
-        latents = torch.cat([self.network.encode(picture.unsqueeze(0).to(self.device)) for picture in pictures])
+        latents = torch.cat([self.network.encode(picture.unsqueeze(0)) for picture in pictures])
         scaled = copy(self.network)  # shares the weights
         scaled.config = replace(scaled.config, scale=float(latents.float().std()) * scaled.config.scale)
         save_network("stage_a", scaled, folder / "stage_a.safetensors", dtype=torch.float16)
