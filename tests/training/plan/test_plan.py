@@ -165,6 +165,16 @@ def test_a_run_that_does_not_fit_is_told_how_it_would_the_best_quality_first() -
 
 
 @pytest.mark.slow
+def test_savings_that_only_count_beside_others_are_found() -> None:
+    """Activations are little beside the states of AdamW, and most of what is there once these are gone."""
+    run = config("c", precision="bfloat16", batch_size=256)
+    all_of_it = {"gradient_checkpointing": True, "offload": "all", "optimizer": "adafactor", "fused_backward": True}
+    all_of_it |= {"master_weights": "none", "ema_beta": 0.0, "ema_iters": 1}
+    least = make_plan("c", run.model_copy(update=all_of_it), small(GIB), ways=0).estimate.training.total
+    assert make_plan("c", run, small(1.01 * least), ("grad_accum_steps",), ways=1).ways[0].estimate.trains
+
+
+@pytest.mark.slow
 def test_keys_that_were_given_are_obeyed() -> None:
     need = planned(GIB).estimate.highest.total
     plan = planned(0.75 * need, "offload", "fused_backward")

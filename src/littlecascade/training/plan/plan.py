@@ -9,7 +9,7 @@ from typing import Any
 
 from littlecascade.memory.ledger import Peak
 from littlecascade.training.config import RunConfig
-from littlecascade.training.plan.savings import Saving, applicable, changed
+from littlecascade.training.plan.savings import Saving, applicable, changed, in_order
 from littlecascade.training.plan.simulate import FILLING, Simulation, simulate
 from littlecascade.training.plan.target import Target
 
@@ -134,19 +134,23 @@ class _Planner:
         for other in ladder[length:]:
             if len(found) == count:
                 break
-            way = self.way(start, [*self.cheap(start), other])
+            way = self.way(start, [*(own for own in ladder if own.running), other])
             if way.estimate.trains:
                 found.append(way)
         return found
 
     def ladder(self, start: Estimate) -> list[Saving]:
-        most = start.training
-        parts = {part for part, size in most.bytes.items() if size >= WORTH * most.total}
-        return list(applicable(start.config, self.given, parts, gpu=self.target.gpu))
-
-    def cheap(self, start: Estimate) -> list[Saving]:
-        """What changes nothing of the result, and can be taken on the way."""
-        return [saving for saving in self.ladder(start) if saving.running]
+        """What helps where most is in memory; then what helps where most is in memory with that, until it fits."""
+        found, current = set[Saving](), start
+        while not current.trains:
+            most = current.training
+            parts = {part for part, size in most.bytes.items() if size >= WORTH * most.total}
+            more = set(applicable(current.config, self.given, parts, gpu=self.target.gpu)) - found
+            if not more:
+                break
+            found |= more
+            current = self.way(start, in_order(found)).estimate
+        return in_order(found)
 
     def shortest(self, start: Estimate, ladder: Sequence[Saving]) -> int:
         """How many of the ladder's first steps are enough: by bisection, since each one takes less."""

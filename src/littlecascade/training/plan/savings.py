@@ -114,6 +114,11 @@ def applicable(config: RunConfig, given: Collection[str], parts: Collection[str]
             yield saving
 
 
+def in_order(savings: Collection[Saving]) -> list[Saving]:
+    """As the ladder has them."""
+    return [saving for saving in LADDER if saving in savings]
+
+
 def changed(config: RunConfig, values: Values) -> RunConfig | None:
     """A configuration with other values, None where these change nothing or contradict the others."""
     if all(getattr(config, key) == value for key, value in values.items()):
