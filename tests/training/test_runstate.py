@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from littlecascade.checkpoint import files
 from littlecascade.errors import InputError
 from littlecascade.training.runstate import Checkpoint, RunFolder
 
@@ -50,3 +52,22 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.yaml"):
         RunFolder(tmp_path).config()
     assert RunFolder(tmp_path / "new").config() == {}
+
+
+def test_a_run_killed_between_backup_and_checkpoint_comes_by_the_backup_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save(Checkpoint(9, 0, {"x": torch.tensor(9)}))
+    whole = files.save
+
+    def killed(path: Path, *rest: Any) -> None:
+        whole(path, *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.save(Checkpoint(10, 0, {"x": torch.tensor(10)}), backup=True)
+    loaded = folder.load()
+    assert loaded is not None
+    assert (loaded.step, loaded.tensors["x"].item()) == (9, 9)

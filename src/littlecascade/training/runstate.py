@@ -96,15 +96,15 @@ class RunFolder:
     def save(self, checkpoint: Checkpoint, *, backup: bool = False) -> None:
         """Write a checkpoint; the previous one stays whole until the new one is complete.
 
+        backup: also under a name of its own, and first: a run that is killed between the two goes on before this
+        update and comes by it again, while one that had only the other would never make its backup.
         Raises `OSError` where it can't be written, say for a full disk.
         """
         metadata = {"step": str(checkpoint.step), "skipped": str(checkpoint.skipped)}
         if checkpoint.place:
             metadata["place"] = json.dumps(checkpoint.place)
-        paths = [self.state_path]
-        if backup:
-            paths.append(self.folder / f"backup-{checkpoint.step:06d}.safetensors")
-        for path in paths:
+        backups = [self.folder / f"backup-{checkpoint.step:06d}.safetensors"] if backup else []
+        for path in [*backups, self.state_path]:
             try:
                 files.save(path, checkpoint.tensors, metadata)
             except OSError as error:
