@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from littlecascade.data.buckets import Buckets, Size
 from littlecascade.data.loader import State, Step
@@ -50,9 +48,12 @@ _Waiting = dict[Size, dict[Address, Tile]]
 
 
 class PictureBatch(NamedTuple):
-    """Pictures of one size. `pixels`: (B, 3, H, W) uint8; the lists have B entries, as `Tile` has them."""
+    """Pictures of one size. `pixels`: (B, 3, H, W) uint8; the lists have B entries, as `Tile` has them.
 
-    pixels: Tensor
+    An array, not a tensor: a process that ends while torch hands a tensor to another one is aborted by the C++ runtime.
+    """
+
+    pixels: np.ndarray[Any, Any]
     captions: list[str]
     names: list[str]
     fields: list[Mapping[str, Any]]
@@ -156,7 +157,7 @@ def _collate(tiles: Iterable[Tile]) -> PictureBatch:
     tiles = list(tiles)
     pixels = np.stack([tile.pixels.transpose(2, 0, 1) for tile in tiles])
     return PictureBatch(
-        torch.from_numpy(pixels),
+        pixels,
         [tile.caption for tile in tiles],
         [tile.name for tile in tiles],
         [tile.fields for tile in tiles],

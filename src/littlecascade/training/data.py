@@ -153,7 +153,7 @@ class StreamedData(Data):
         return values | ({PIXELS.name: pixels} if PIXELS in self.column_list else {})
 
     def pictures(self, raw: PictureBatch) -> Tensor:
-        return raw.pixels.float() / 255
+        return torch.from_numpy(raw.pixels).float() / 255
 
     def masks(self, raw: PictureBatch) -> Tensor:
         raise InputError("Masks are not read in a sweep: set masked_loss to false, or cache to true.")
