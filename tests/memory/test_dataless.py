@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
-from littlecascade.memory.dataless import FLOAT, GPU, dataless
-from littlecascade.memory.ledger import Ledger
+from littlecascade import memory
+from littlecascade.memory.dataless import FLOAT, GPU, dataless, lies_on
+from littlecascade.memory.ledger import Ledger, Peak
 
 
 def test_what_asks_for_a_value_is_given_one() -> None:
@@ -44,6 +48,41 @@ def test_attention_on_a_gpu_keeps_no_matrix() -> None:
         before = ledger.live
         result = F.scaled_dot_product_attention(own, own, own, dropout_p=0.1)
         assert ledger.live - before <= result.nbytes + 4 * 1024 + 256
+
+
+def test_the_way_around_the_mode_of_fake_tensors_gives_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every result of a step on what plays a GPU, with a part of it on the CPU: shapes, strides, formats, devices."""
+
+    def results() -> tuple[list[Any], list[Peak]]:
+        seen: list[Any] = []
+
+        def note(func: Any, args: Any, kwargs: Any, result: Any) -> None:
+            tensors = [own for own in tree_leaves(result) if isinstance(own, torch.Tensor)]
+            seen.extend(
+                (str(func), own.shape, own.stride(), own.storage_offset(), own.dtype, own.fake_device)  # pyright: ignore
+                for own in tensors
+            )
+
+        with dataless(), Ledger(lambda tensor: lies_on(GPU, tensor), on_call=note) as ledger, ledger.phase("step"):
+            network = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.Flatten(2), nn.LayerNorm(36), nn.Linear(36, 24))
+            network = network.to(GPU).half()
+            x = network(torch.rand(2, 4, 6, 6).to(GPU, torch.float16)).transpose(1, 2)
+            one, other = F.pad(x, (1, 2)).clone()[:, None, 2:].split(11, dim=2)
+            x = F.scaled_dot_product_attention(one, other, one).permute(1, 0, 2, 3)
+            x = x.index_select(2, torch.tensor([1, 0]).to(GPU)) @ torch.zeros(11, 3, device=GPU, dtype=torch.float16)
+            total = x.reshape(-1).float().sum() + x.detach().to("cpu", non_blocking=True).mean().to(GPU)
+            total.backward()
+            kept = network[0].weight.detach().cpu()
+            kept.copy_(network[0].weight.grad.to("cpu"))
+            torch.mul(kept, 2, out=torch.empty_like(kept))
+        return seen, ledger.peaks
+
+    ours, peaks = results()
+    monkeypatch.setattr(memory.dataless, "_is_plain", lambda func: False)
+    theirs, expected = results()
+    assert len(ours) > 50
+    assert ours == theirs
+    assert peaks == expected
 
 
 def test_afterwards_all_is_as_before() -> None:

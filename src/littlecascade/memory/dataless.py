@@ -2,20 +2,24 @@
 
 Tensors are fake (`torch._subclasses.FakeTensorMode`), so that each still has a device of its own, and one operation on
 two of them fails as it would. A GPU is played by the device `meta`, which any build of torch can differentiate on.
+A simulated run is some hundred thousand operations, so that those which only move or view values take a way of ours
+around that mode's own, which takes three times as long.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,6 +31,14 @@ FLOAT = 8.0
 asks for a divisor, as the official weights do, so that some layers of a network in float16 are kept in float32."""
 
 _aten = torch.ops.aten
+
+_PLAIN = frozenset(
+    {
+        *(_aten.mm.default, _aten._unsafe_view.default, _aten._to_copy.default, _aten.clone.default),
+        *(_aten.copy_.default, _aten.mul.out, _aten.index_select.default, _aten.constant_pad_nd.default),
+    }
+)
+"""Operations that `_is_plain`, beside views: those whose kernels without data are not written in Python."""
 
 
 @contextmanager
@@ -45,8 +57,8 @@ def dataless() -> Iterator[None]:
         stack.enter_context(replaced(torch, "Generator", _generator(torch.Generator)))
         stack.enter_context(replaced(torch.Tensor, "numpy", _numpy))
         stack.enter_context(replaced(nn.Module, "_apply", _apply))
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(_Values())
+        mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(_Values(mode))
         yield
 
 
@@ -56,7 +68,11 @@ def lies_on(device: torch.device, tensor: Tensor) -> bool:
 
 
 class _Values(TorchDispatchMode):
-    """Answers what depends on data."""
+    """Answers what depends on data, and what need not go through the mode of fake tensors."""
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()
+        self.mode = mode
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -70,7 +86,45 @@ class _Values(TorchDispatchMode):
             args = (args[0], [_positions(index) for index in args[1]])
         if func is _aten._pin_memory.default:
             return args[0].clone()
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        device = _common_device(chain(args, kwargs.values())) if _is_plain(func) else None
+        return func(*args, **kwargs) if device is None else self._run(func, args, kwargs, device)
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device) -> Any:
+        """Have torch's kernels without data run on tensors that lie on one device."""
+        wanted = kwargs.get("device", device)
+        with in_kernel_invocation_manager(self.mode):
+            result = func(*args, **{name: value for name, value in kwargs.items() if name != "device"})
+        if isinstance(result, Tensor):
+            return self._fake(result, wanted)
+        return type(result)(self._fake(own, wanted) for own in result)
+
+    def _fake(self, result: Any, device: torch.device) -> Any:
+        """The tensor as which a result is to be seen; one that was given already is."""
+        if isinstance(result, FakeTensor) or result is None:
+            return result
+        return FakeTensor(self.mode, result, device)
+
+
+@cache
+def _is_plain(func: Any) -> bool:
+    """Whether what an operation makes lies where all that it is given does, or where it is told."""
+    return func.is_view or func in _PLAIN
+
+
+def _common_device(values: Iterable[Any]) -> torch.device | None:
+    """Where all tensors are, if all are fake and on one device, and their values not known."""
+    device = None
+    for value in values:
+        for own in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(own, Tensor):
+                if not isinstance(own, FakeTensor) or own.constant is not None:
+                    return None
+                if device is None:
+                    device = own.fake_device
+                elif own.fake_device != device:
+                    return None
+    return device
 
 
 def _positions(index: Tensor | None) -> Tensor | None:

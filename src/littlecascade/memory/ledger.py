@@ -40,7 +40,7 @@ class Ledger(TorchDispatchMode):
 
     A storage has one kind, which `mark` may give it at any time of its life: the peak of a phase is told by the kinds
     that its storages ended with. counted: which tensors count. block: storages are rounded up to this many bytes.
-    on_call: told of every operation that ran, with its arguments and its result.
+    on_call: told of every operation that ran, with its arguments and its result. on_phase: of every phase that begins.
 
     What a kernel allocates for itself is not seen.
     """
@@ -50,9 +50,10 @@ class Ledger(TorchDispatchMode):
         counted: Callable[[Tensor], bool] = lambda tensor: True,
         block: int = 64,
         on_call: Callable[[Any, tuple[Any, ...], Mapping[str, Any], Any], None] | None = None,
+        on_phase: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
-        self.counted, self.block, self.on_call = counted, block, on_call
+        self.counted, self.block, self.on_call, self.on_phase = counted, block, on_call, on_phase
         self.peaks: list[Peak] = []
         self._numbers: dict[int, int] = {}  # of the storages that are alive, by their address
         self._sizes: list[int] = []  # by number
@@ -104,6 +105,8 @@ class Ledger(TorchDispatchMode):
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Within: one phase, whose peak is appended to `peaks`."""
+        if self.on_phase is not None:
+            self.on_phase(name)
         present = set(self._numbers.values())
         self._events.clear()
         self._most, self._moment = self._live, 0

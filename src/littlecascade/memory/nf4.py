@@ -35,7 +35,7 @@ class Nf4(NamedTuple):
     def restore(self, dtype: torch.dtype) -> Tensor:
         """The matrix: levels times scales, computed in float32."""
         matrix = torch.empty(len(self.codes), 2 * self.codes.shape[1], dtype=dtype, device=self.codes.device)
-        known = pairs().to(matrix.device)
+        known = pairs(matrix.device)
         for rows in in_parts(matrix):
             values = known.index_select(0, self.codes[rows].flatten().int()).view(-1, BLOCK)
             matrix[rows] = values.mul_(self.scales[rows].float().view(-1, 1)).view_as(matrix[rows])
@@ -57,9 +57,9 @@ def levels() -> Tensor:
 
 
 @cache
-def pairs() -> Tensor:
+def pairs(device: torch.device) -> Tensor:
     """The two levels that each byte stands for, (256, 2)."""
-    return torch.cartesian_prod(levels(), levels())
+    return torch.cartesian_prod(levels(), levels()).to(device)
 
 
 @torch.no_grad()

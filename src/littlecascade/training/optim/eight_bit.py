@@ -14,6 +14,8 @@ from torch import Tensor
 from littlecascade.training.optim.rounding import at_once
 from littlecascade.training.optim.rules import AdamW, Rule, State
 
+CPU = torch.device("cpu")
+
 BLOCK = 256
 """Values that share one scale, their largest magnitude."""
 
@@ -52,10 +54,12 @@ def _named(name: str, parts: tuple[Tensor, Tensor]) -> State:
 
 
 @cache
-def levels(*, signed: bool) -> Tensor:
+def levels(device: torch.device = CPU, *, signed: bool) -> Tensor:
     """The 256 numbers that a code stands for, ascending, at most 1: of every decade from 1 downwards half as many as of
     the one above it (Dettmers 2016, "8-Bit Approximations for Parallelism in Deep Learning", dynamic trees).
     """
+    if device != CPU:
+        return levels(signed=signed).to(device)
     numbers = [torch.tensor([0.0, 1.0])]
     for decade in range(7):
         edges = torch.linspace(0.1, 1, 2**decade * (1 if signed else 2) + 1)
@@ -65,12 +69,15 @@ def levels(*, signed: bool) -> Tensor:
 
 
 @cache
-def tables(*, signed: bool) -> tuple[Tensor, Tensor]:
+def tables(device: torch.device = CPU, *, signed: bool) -> tuple[Tensor, Tensor]:
     """To find the nearest level without a search, which on a CPU takes twenty times as long.
 
     The first table has, for each upper half of a float32's bits, the code of the least number that begins so: such
     numbers lie so close together that at most one of the second table, the middles between levels, is among them.
     """
+    if device != CPU:
+        below, middles = tables(signed=signed)
+        return below.to(device), middles.to(device)
     known = levels(signed=signed)
     middles = (known[:-1] + known[1:]) / 2
     upper = torch.arange(1 << 16, dtype=torch.int64)
@@ -85,7 +92,7 @@ def quantise(values: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     Without sign, nothing becomes zero: a second moment of zero beside a first one that is not would make an update
     without bound.
     """
-    below, middles = (table.to(values.device) for table in tables(signed=signed))
+    below, middles = tables(values.device, signed=signed)
     flat = values.reshape(-1)
     blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     codes = torch.empty_like(blocks, dtype=torch.uint8)
@@ -101,7 +108,7 @@ def quantise(values: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
 
 def restore(codes: Tensor, scales: Tensor, *, signed: bool) -> Tensor:
     """The values, (N,) float32, that `quantise` made codes and scales of."""
-    known = levels(signed=signed).to(codes.device)
+    known = levels(codes.device, signed=signed)
     blocks = F.pad(codes, (0, -len(codes) % BLOCK)).view(-1, BLOCK)
     values = torch.empty(blocks.shape, device=codes.device)
     count = at_once(codes.device) // BLOCK

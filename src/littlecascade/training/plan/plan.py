@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
+
+from tqdm import tqdm
 
 from littlecascade.memory.ledger import Peak
 from littlecascade.training.config import RunConfig
@@ -104,21 +106,26 @@ def make_plan(
     known: simulations of other plans of this kind, on targets of the same rates, which are added to. Raises
     `InputError` where the run would.
     """
-    planner = _Planner(kind, target, given, {} if known is None else known)
-    estimate = planner.estimate(config.model_copy(update={"precision": target.precision(config)}))
-    if estimate.trains or not ways:
-        return Plan(kind, estimate)
-    return Plan(kind, estimate, planner.ways(estimate, ways))
+    with tqdm(desc="trying", unit=" settings", disable=None, leave=False) as bar:
+        planner = _Planner(kind, target, given, {} if known is None else known, bar)
+        estimate = planner.estimate(config.model_copy(update={"precision": target.precision(config)}))
+        if estimate.trains or not ways:
+            return Plan(kind, estimate)
+        return Plan(kind, estimate, planner.ways(estimate, ways))
 
 
 class _Planner:
-    def __init__(self, kind: str, target: Target, given: Collection[str], known: dict[str, Simulation]) -> None:
-        self.kind, self.target, self.given, self.known = kind, target, given, known
+    def __init__(
+        self, kind: str, target: Target, given: Collection[str], known: dict[str, Simulation], bar: tqdm[NoReturn]
+    ) -> None:
+        self.kind, self.target, self.given, self.known, self.bar = kind, target, given, known, bar
 
     def estimate(self, config: RunConfig) -> Estimate:
         key = config.model_dump_json()
         if key not in self.known:
-            self.known[key] = simulate(self.kind, config, self.target.rates, gpu=self.target.gpu)
+            target, on_phase = self.target, self.bar.set_postfix_str
+            self.known[key] = simulate(self.kind, config, target.rates, gpu=target.gpu, on_phase=on_phase)
+            self.bar.update()
         return Estimate(config, self.target, self.known[key])
 
     def ways(self, start: Estimate, count: int) -> list[Way]:

@@ -52,17 +52,17 @@ class Simulation:
         return max(self.peaks, key=lambda peak: peak.total)
 
 
-def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simulation:
+def simulate(
+    kind: str, config: RunConfig, rates: Rates, *, gpu: bool, on_phase: Callable[[str], None] | None = None
+) -> Simulation:
     """Run a kind of training, a key of `TASKS`, through all that it does, once or twice.
 
-    config: with its precision settled. Raises `InputError` where the run would.
+    config: with its precision settled. on_phase: told of every phase that begins. Raises `InputError` where the run
+    would.
     """
-    for signed in (False, True):
-        _ = eight_bit.levels(signed=signed), eight_bit.tables(signed=signed)  # kept for later, so they need their data
-    _ = nf4.levels(), nf4.pairs()
     device = GPU if gpu else torch.device("cpu")
     clock = Clock(rates)
-    ledger = Ledger(partial(lies_on, device), block=512 if gpu else 64, on_call=clock.count)
+    ledger = Ledger(partial(lies_on, device), block=512 if gpu else 64, on_call=clock.count, on_phase=on_phase)
     preset, stored = find_preset(config.model_version), formats(config)
     accumulated = min(config.grad_accum_steps, ACCUMULATED)
     update: dict[str, Any] = {"batch_size": config.micro_batch * accumulated, "grad_accum_steps": accumulated}
@@ -79,6 +79,9 @@ def simulate(kind: str, config: RunConfig, rates: Rates, *, gpu: bool) -> Simula
             (files, "write_text", _write),
         ):
             stack.enter_context(replaced(owner, name, value))
+        for cached in (eight_bit.levels, eight_bit.tables, nf4.levels, nf4.pairs):
+            cached.cache_clear()  # of those without data, none is of any use afterwards
+            stack.callback(cached.cache_clear)
         stack.enter_context(dataless())
         stack.enter_context(ledger)
         place = Path(stack.enter_context(TemporaryDirectory()))  # for what is written beside tensors
