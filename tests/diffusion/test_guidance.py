@@ -69,7 +69,7 @@ def test_a_prediction_without_contrast_does_not_divide_by_zero():
     assert guide(flat, flat, 4.0, 0.7).isfinite().all()
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=str)
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_a_perfect_network_gives_x0_of_any_target(target: Target):
     x0, noise = torch.randn(2, 2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
     for t in (0.1, 0.5, 0.9):

@@ -11,7 +11,7 @@ from littlecascade.diffusion.process import EDM, EPSILON, TARGETS, X0, Target, V
 from littlecascade.diffusion.schedule import CosineSchedule
 
 LEVELS = st.floats(-9.2, 9.2)
-EVERY_TARGET = pytest.mark.parametrize("target", TARGETS.values(), ids=str)
+EVERY_TARGET = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
 
 def data_and_noise(dtype: torch.dtype = torch.float64, batch: int = 3) -> tuple[Tensor, Tensor]:

@@ -80,7 +80,7 @@ def test_state_is_tensors_and_comes_back():
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-@pytest.mark.parametrize("target", TARGETS.values(), ids=str)
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_every_weight_is_positive_and_finite_for_every_target(name: str, target):
     levels = torch.linspace(-9.21, 9.21, 50)
     weight = WEIGHTS[name](target)
