@@ -191,6 +191,12 @@ def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:
         train("compresor", tmp_path / "none.yaml")
 
 
+def test_an_image_tower_that_its_text_tower_cannot_teach(run: Runner) -> None:
+    """Of the official ones, CLIP ViT-L gives 768 features and CLIP bigG 1,280."""
+    with pytest.raises(InputError, match="it gives 768 features and the text tower that teaches it 1280"):
+        run("image", "large", model_version="lite")
+
+
 def test_a_teacher_without_texts_or_with_too_few(run: Runner, made_up, tmp_path: Path) -> None:
     path = tmp_path / "teacher.safetensors"
     files.save(path, {"embeddings": torch.zeros(3, 384)})

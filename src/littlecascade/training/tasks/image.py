@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from littlecascade.conditioning.clip import VisionTower
 from littlecascade.conditioning.image import ImageEncoder
+from littlecascade.errors import InputError
 from littlecascade.presets import find_preset
 from littlecascade.training.config import ImageRun
 from littlecascade.training.draws import Draws
@@ -24,6 +25,12 @@ class ImageTask(Task):
     def __init__(self, config: ImageRun, stock: Stock) -> None:
         self.config, self.device = config, stock.device
         preset = find_preset(config.model_version)
+        if preset.image.projection != preset.text.projection:
+            raise InputError(
+                f"The image tower of {config.model_version} can't be trained: it gives {preset.image.projection} "
+                f"features and the text tower that teaches it {preset.text.projection}. Both are of the size where "
+                "model_version is tiny."
+            )
         self.data = stock.data(config)
         self.feed = self.data.feed
         self.dtype = stock.dtype(config)
