@@ -66,5 +66,8 @@ class StageBTask(DiffusionTask):
         latents = columns["stage_a"]
         conditions = self.conditions({"x0": latents, "effnet": columns["semantic"], "pooled": None})
         drawn = self.draw(latents.shape, conditions, None, Settings("dpmpp_2m", steps=10))
-        rows = (self.data.pictures(raw), self.stage_a.decode(latents), self.stage_a.decode(drawn))
-        return grid([list(row) for row in rows])
+        return grid([list(self.data.pictures(raw)), self._decoded(latents), self._decoded(drawn)])
+
+    def _decoded(self, latents: Tensor) -> list[Tensor]:
+        """The pictures of latents (N, C, H, W), made one at a time: Stage A takes far more for each than Stage B."""
+        return [self.stage_a.decode(one).squeeze(0).cpu() for one in latents.split(1)]
