@@ -23,12 +23,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,10 +46,12 @@ from littlecascade import Adapter, Cascade
 from littlecascade.conditioning.prompts import escape
 from littlecascade.data.pixels import to_tensor
 from littlecascade.training.run import train
+from littlecascade.training.tasks.common import grid
 
 ROOT = Path(__file__).parents[1]
 TOKEN, BEGUN_AS = "[bim]", "robot"
 CONTEXTS = ("{} in flat style", "{} in 3d style", "a cartoon of {}", "the {}", "{} symbol", "a picture of a cute {}")
+SHOWN = (*3 * [f"a drawing of {TOKEN}"], *3 * [TOKEN])
 HELD_OUT = range(12, 24)
 """Drawings of Bim; the example has those before."""
 THINGS, NAMES, SUBJECTS, BATCH = 64, 48, 12, 8
@@ -89,9 +92,11 @@ def subject(part: str, own: Tensor, before: Tensor, drawings: Tensor, things: Te
     ]
 
 
-def others(judge: Judge, drawn: dict[str, Tensor], names: Sequence[str], gallery: Gallery) -> list[Figure]:
+def others(
+    look: Callable[[Tensor], Tensor], drawn: dict[str, Tensor], names: Sequence[str], gallery: Gallery
+) -> list[Figure]:
     """How much other prompts change. drawn: pictures "with" and "without" the LoRA, and of "other" seeds without it."""
-    seen = {way: judge(shrunk(pictures)) for way, pictures in drawn.items()}
+    seen = {way: look(pictures) for way, pictures in drawn.items()}
     moved, apart = (float(1 - (seen[way] * seen["without"]).sum(1).mean()) for way in ("with", "other"))
     pixels = [float((drawn[way] - drawn["without"]).square().mean()) for way in ("with", "other")]
     right = {way: within(gallery.ranks(small(pictures), names), 1) for way, pictures in drawn.items()}
@@ -121,26 +126,39 @@ class Bench:
         known = reference.names(THINGS)
         real = originals_of(reference.training, reference.pictures_of(known))
         self.judge = Judge(shrunk(real))
-        self.things = self.judge(shrunk(real))
-        own = self.judge(shrunk(self.drawer([escape(name) for name in known])))
+        self.things = self.look(real)
+        own = self.look(self.drawer([escape(name) for name in known]))
         self.known = Figure("known", "nearness to the real picture", float((own * self.things).sum(1).mean()), "")
         self.gallery = reference.colour_gallery()
-        self.drawings = self.judge(shrunk(torch.stack([to_tensor(bim.draw(number)) for number in HELD_OUT])))
+        self.drawings = self.look(drawings(HELD_OUT))
         self.names = reference.names(NAMES)
         plain = [escape(name) for name in self.names]
         self.without = self.drawer(plain)
         self.other = self.drawer(plain, seed=OTHER_SEED)
-        self.before = {part: self.judge(shrunk(self.drawer(prompts))) for part, prompts in prompts_of(BEGUN_AS).items()}
+        self.before = {part: self.look(self.drawer(prompts)) for part, prompts in prompts_of(BEGUN_AS).items()}
+
+    def look(self, pictures: Tensor) -> Tensor:
+        """The judge's features, (N, C), of pictures (N, 3, H, W) in [0, 1]."""
+        return self.judge(shrunk(pictures))
+
+    def show(self, adapter: Adapter) -> Image.Image:
+        """Six of the drawings that were trained with, above six pictures of the LoRA."""
+        return grid([list(drawings(range(6))), list(self.drawer(SHOWN, [adapter]))])
 
     def measure(self, adapter: Adapter) -> list[Figure]:
         """All figures of one LoRA."""
         figures = [self.known]
         for part, prompts in prompts_of(TOKEN).items():
-            own = self.judge(shrunk(self.drawer(prompts, [adapter])))
+            own = self.look(self.drawer(prompts, [adapter]))
             figures += subject(part, own, self.before[part], self.drawings, self.things)
         drawn = {"without": self.without, "other": self.other}
         drawn["with"] = self.drawer([escape(name) for name in self.names], [adapter])
-        return figures + others(self.judge, drawn, self.names, self.gallery)
+        return figures + others(self.look, drawn, self.names, self.gallery)
+
+
+def drawings(numbers: Sequence[int]) -> Tensor:
+    """Drawings of Bim, (N, 3, H, W) in [0, 1]."""
+    return torch.stack([to_tensor(bim.draw(number)) for number in numbers])
 
 
 def prompts_of(name: str) -> dict[str, list[str]]:
@@ -165,7 +183,7 @@ def mean(runs: Sequence[Sequence[Figure]]) -> list[Figure]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, measure, print a table of means, and write every run's figures to `learns.json`."""
+    """Train, measure, print a table of means, and write every run's figures to `learns.json`, pictures to `bim.png`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "training" / "lora_tiny.yaml")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
@@ -181,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bench = Bench(options.data)
     for seed, adapter in adapters.items():
         runs[seed] = bench.measure(adapter)
+    bench.show(next(iter(adapters.values()))).save(options.out / "bim.png")
     report = {seed: [asdict(one) | {"met": one.met} for one in figures] for seed, figures in runs.items()}
     (options.out / "learns.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(table(mean(list(runs.values()))))

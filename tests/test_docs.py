@@ -14,6 +14,7 @@ import pytest
 from littlecascade.checkpoint.places import VERSIONS
 from littlecascade.cli.main import COMMANDS
 from littlecascade.cli.parser import Parser
+from littlecascade.errors import InputError
 from littlecascade.training.config_file import load_config
 from littlecascade.training.kinds import KINDS, kind_of
 
@@ -38,11 +39,22 @@ def parse(line: str) -> None:
     COMMANDS[words[0]].add_parser(subparsers).parse_args(words[1:])
 
 
+def wrong(line: str) -> str | None:
+    """What is said of a command line that does not parse."""
+    try:
+        parse(line)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 @each_document
 def test_commands_parse(name: str) -> None:
-    for line in command_lines(DOCUMENTS[name]):
-        if " | " not in line and not re.fullmatch(r"[a-z]+|(data|lora|models) [a-z]+", line):  # those are names
-            parse(line)
+    lines = command_lines(DOCUMENTS[name])
+    names = r"[a-z]+|(data|lora|models) [a-z]+"
+    assert {
+        line: said for line in lines if " | " not in line and not re.fullmatch(names, line) if (said := wrong(line))
+    } == {}
 
 
 def test_a_command_that_is_none_would_be_found() -> None:
@@ -60,8 +72,9 @@ def test_links_lead_to_files_and_pictures_are_small(name: str) -> None:
 
 @each_document
 def test_training_configurations_load(name: str) -> None:
-    for path in set(re.findall(r"configs/training/\w+\.yaml", DOCUMENTS[name])):
-        load_config(KINDS[kind_of(ROOT / path)], ROOT / path)
+    paths = {ROOT / path for path in re.findall(r"configs/training/\w+\.yaml", DOCUMENTS[name])}
+    kinds = {path: KINDS[kind_of(path)] for path in paths}
+    assert {path: type(load_config(kind, path)) for path, kind in kinds.items()} == kinds
 
 
 def values(kind: Any) -> Iterator[str]:

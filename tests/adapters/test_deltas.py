@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from littlecascade.adapters.deltas import KINDS, Delta, DoRA, LoHa, LoKr, LoRA, Parts, fused
+from littlecascade.adapters.deltas import KINDS, Delta, DoRA, LoHa, LoKr, LoRA
+from littlecascade.adapters.parts import Parts, fused
 
 OUT, IN, RANK = 12, 10, 3
 

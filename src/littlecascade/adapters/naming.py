@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from littlecascade.adapters.deltas import FUSED, Delta, DoRA, LoHa, LoKr, LoRA, Parts, fused
+from littlecascade.adapters.deltas import FUSED, Delta, DoRA, LoHa, LoKr, LoRA
 from littlecascade.adapters.injection import Deltas, check
+from littlecascade.adapters.parts import Parts, fused
 from littlecascade.adapters.sites import Site, sites
 from littlecascade.checkpoint.formats import FORMATS
 from littlecascade.errors import InputError

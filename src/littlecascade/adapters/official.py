@@ -14,8 +14,9 @@ from itertools import count, takewhile
 import torch
 from torch import Tensor, nn
 
-from littlecascade.adapters.deltas import Delta, LoRA, fused
+from littlecascade.adapters.deltas import Delta, LoRA
 from littlecascade.adapters.injection import Deltas, check
+from littlecascade.adapters.parts import fused
 from littlecascade.adapters.sites import OFFICIAL, select, sites
 from littlecascade.adapters.tokens import LearnedTokens, Row, TrainTokens, resolve
 from littlecascade.conditioning.tokenizer import ClipTokenizer

@@ -101,7 +101,7 @@ class _Values(TorchDispatchMode):
 
     def _fake(self, result: Any, device: torch.device) -> Any:
         """The tensor as which a result is to be seen; one that was given already is."""
-        if isinstance(result, FakeTensor) or result is None:
+        if isinstance(result, FakeTensor):
             return result
         return FakeTensor(self.mode, result, device)
 

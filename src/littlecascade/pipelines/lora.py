@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from littlecascade.adapters import merge as merging
-from littlecascade.adapters.deltas import Delta, Parts
+from littlecascade.adapters.deltas import Delta
 from littlecascade.adapters.files import Adapter, Content, save
 from littlecascade.adapters.injection import Layer
+from littlecascade.adapters.parts import Parts
 from littlecascade.adapters.sites import OFFICIAL
 from littlecascade.checkpoint.convert import Source, convert
 from littlecascade.checkpoint.recognise import Part

@@ -11,8 +11,9 @@ from PIL import Image
 from torch import nn
 
 from littlecascade.adapters import files
-from littlecascade.adapters.deltas import Delta, LoRA, fused
+from littlecascade.adapters.deltas import Delta, LoRA
 from littlecascade.adapters.injection import Deltas, Injection, Layer
+from littlecascade.adapters.parts import fused
 from littlecascade.adapters.tokens import LearnedTokens
 from littlecascade.conditioning.tokenizer import ClipTokenizer
 from littlecascade.data.order import derive_seed

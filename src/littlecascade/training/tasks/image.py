@@ -28,8 +28,8 @@ class ImageTask(Task):
         if preset.image.projection != preset.text.projection:
             raise InputError(
                 f"The image tower of {config.model_version} can't be trained: it gives {preset.image.projection} "
-                f"features and the text tower that teaches it {preset.text.projection}. Both are of the size where "
-                "model_version is tiny."
+                f"features and the text tower that teaches it {preset.text.projection}. Set model_version to tiny, "
+                "whose towers give as many."
             )
         self.data = stock.data(config)
         self.feed = self.data.feed
