@@ -112,9 +112,9 @@ def others(
     ]
 
 
-def shrunk(pictures: Tensor) -> Tensor:
-    """(N, 3, H, W) as (N, 3, SIDE, SIDE), each value the mean of the area that it stands for."""
-    return F.interpolate(pictures, (SIDE, SIDE), mode="area")
+def shrunk(pictures: Tensor, side: int = SIDE) -> Tensor:
+    """(N, 3, H, W) as (N, 3, side, side), each value the mean of the area that it stands for."""
+    return F.interpolate(pictures, (side, side), mode="area")
 
 
 class Bench:
@@ -143,7 +143,8 @@ class Bench:
 
     def show(self, adapter: Adapter) -> Image.Image:
         """Six of the drawings that were trained with, above six pictures of the LoRA."""
-        return grid([list(drawings(range(6))), list(self.drawer(SHOWN, [adapter]))])
+        trained_with = shrunk(drawings(range(6)), self.drawer.cascade.drawing.image_size)
+        return grid([list(trained_with), list(self.drawer(SHOWN, [adapter]))])
 
     def measure(self, adapter: Adapter) -> list[Figure]:
         """All figures of one LoRA."""
