@@ -143,3 +143,11 @@ def test_what_is_no_weight_file_is_told(tmp_path: Path, tensors) -> None:
     torch.save([torch.zeros(1)], tmp_path / "w.pt")
     with pytest.raises(InputError, match="something other than tensors"):
         files.load(tmp_path / "w.pt")
+
+
+def test_data_begin_at_a_line_of_the_processors_cache(tmp_path: Path) -> None:
+    """Where a mapped matrix begins is not to differ with the length of its file's header."""
+    for count in range(1, 9):
+        tensors = {f"{'x' * count}-{number}": torch.ones(16) for number in range(count)}
+        files.save(tmp_path / "x.safetensors", tensors)
+        assert {tensor.data_ptr() % 64 for tensor in files.load(tmp_path / "x.safetensors").values()} == {0}

@@ -207,7 +207,7 @@ def test_memory_that_runs_out_for_the_optimizer_ends_the_run(toy: ModuleType, tm
 
     for name in trainer.optimizers["one"].rules:
         monkeypatch.setitem(trainer.optimizers["one"].rules, name, type("Large", (), {"start": staticmethod(start)})())
-    with pytest.raises(InputError, match=r"for the optimizer's state\. Set optimizer to adafactor"):
+    with pytest.raises(InputError, match=r"for the optimizer's state: .*optimizer adafactor.* need less"):
         trainer.run()
 
 

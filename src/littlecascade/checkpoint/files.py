@@ -24,6 +24,7 @@ ENDINGS = (".safetensors", *_PICKLED)
 """Of the names of weight files."""
 
 _EDGE = 1 << 16  # bytes
+_LINE = 64  # bytes; where mapped matrices begin decides which kernels run, and with it the last bit of what they give
 _UNFINISHED = ".tmp"  # at the end of the name of a file that is being written
 
 DTYPES = {
@@ -107,7 +108,7 @@ def _write(
         start, end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": names[dtype], "shape": shape, "data_offsets": (start, end)}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % _LINE)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in header:
         if name in kinds:

@@ -66,9 +66,9 @@ class RunConfig(OfficialKeys):
     synonyms: ClassVar[Mapping[str, str]] = {"clip_text_model_name": "text_path", "clip_image_model_name": "image_path"}
     """Official names of keys that have another one here."""
     large: ClassVar[bool] = False
+    """Whether it trains, or trains beside, one of the networks that are made for float16."""
     on_frozen: ClassVar[bool] = False
     """Whether what is trained is beside a network that stays as it is."""
-    """Whether it trains, or trains beside, one of the networks that are made for float16."""
 
     # the run
     experiment_id: Annotated[str, Field(min_length=1)]

@@ -12,7 +12,8 @@ from functools import partial
 from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from littlecascade.checkpoint.lazy import LazyTensors
@@ -32,7 +33,7 @@ from littlecascade.training.optim.optimizer import PhaseOptimizer
 from littlecascade.training.optim.schedule import lr_scale
 from littlecascade.training.optim.weight import Weight
 from littlecascade.training.report import Report
-from littlecascade.training.room import Room, clear, is_out_of_memory, raise_out_of_memory, told
+from littlecascade.training.room import OutOfRoomError, Room, clear, ended, ending, is_out_of_memory, reason
 from littlecascade.training.runstate import Checkpoint, RunFolder
 from littlecascade.training.task import Batch, Phase, Task, on_device
 from littlecascade.training.timetable import Timetable
@@ -55,7 +56,7 @@ class Trainer:
         self.trackers: Sequence[Tracker] = ()
         self.room = Room(config, task.networks)
         self.lane = offload(task, config)
-        self.optimizers = {phase.name: PhaseOptimizer(_parameters(phase), config, self.lane) for phase in task.phases}
+        self.optimizers = {phase.name: PhaseOptimizer(phase.parameters(), config, self.lane) for phase in task.phases}
         for phase in task.phases:
             self.optimizers[phase.name].divide(_divide(phase))
         beta, every, start = config.ema_beta, config.ema_iters, config.ema_start_iters
@@ -83,7 +84,7 @@ class Trainer:
         with opened(self.config, self.folder.folder, self.step) as self.trackers, deferred_interrupt() as interrupted:
             if self._shows_preview() and not self.folder.has_preview(self.step):
                 self.preview()  # the first of all, or one that the run was killed before it could draw
-            with self._bar() as bar, ThreadPoolExecutor(1) as pool:
+            with self._saved_when_short(), self._bar() as bar, ThreadPoolExecutor(1) as pool:
                 upcoming = pool.submit(self.fetch, self.step)
                 while self.step < self.updates and not interrupted.is_set():
                     if time.monotonic() >= deadline or self.timetable.up:
@@ -99,6 +100,16 @@ class Trainer:
             self.preview(running=False)
         self.export()
         return True
+
+    @contextmanager
+    def _saved_when_short(self) -> Iterator[None]:
+        """Within: where memory ran out and an update was left whole, a checkpoint is what it goes on from."""
+        try:
+            yield
+        except OutOfRoomError as error:
+            if error.whole and len(self.task.phases) == 1:  # of several the first may have had its turn
+                self.save()
+            raise
 
     def export(self) -> None:
         """Write the averaged weights, which the task's modules are left with, in float32."""
@@ -146,13 +157,24 @@ class Trainer:
 
     def preview(self, *, running: bool = True) -> None:
         """Draw the task's preview with the averaged weights, and renew the report."""
-        with self.timetable.apart("preview"), self.averaged():
-            image = self.task.preview()
+        image = self._picture()
         if image is not None:
             self.folder.write_preview(self.step, image)
             for tracker in self.trackers:
                 tracker.picture(self.step, image)
         self.report.write(running=running)
+
+    def _picture(self) -> Image.Image | None:
+        """None also where memory is too short for one: no run ends for that."""
+        try:
+            with self.timetable.apart("preview"), self.averaged():
+                return self.task.preview()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            _say(f"Update {self.step}: no preview, since memory ran out for it ({reason(error)}).")
+        clear()
+        return None
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -214,12 +236,13 @@ class Trainer:
         """One step of one optimizer. Where the loss or the gradient is not finite it leaves everything as it was."""
         optimizer = self.optimizers[phase.name]
         restore_buffers, restore_task = _kept(self._buffers()), _kept(self.task.extra_state())
-        while (figures := self._gradients(phase, batches, progress)) is None:
+        while isinstance(figures := self._gradients(phase, batches, progress), str):
             clear()
             restore_buffers()
             restore_task()
+            _say(f"Update {self.step + 1}: memory ran out ({figures}); {self.room.make()}.")
         finite = all(map(math.isfinite, figures["loss"]))
-        with told("for the optimizer's state. Set optimizer to adafactor or adamw8bit, or master_weights to none"):
+        with ending("for the optimizer's state", self.room.present):
             norm = optimizer.step() if finite else math.nan
         if not math.isfinite(norm):
             self.skipped += not (finite and optimizer.scale.absorb())
@@ -232,10 +255,10 @@ class Trainer:
         means = {name: mean(values) for name, values in figures.items()}
         return means | {f"{prefix}{name}": value for name, value in own.items()}
 
-    def _gradients(self, phase: Phase, batches: list[Batch], progress: float) -> dict[str, list[float]] | None:
+    def _gradients(self, phase: Phase, batches: list[Batch], progress: float) -> dict[str, list[float]] | str:
         """The gradients of an update, and the figures of each micro-batch.
 
-        None where memory ran out: then there is more room now, and all but the gradients is to be restored.
+        Where memory ran out, why: then all but the gradients is to be restored.
         """
         config, optimizer = self.config, self.optimizers[phase.name]
         optimizer.begin(self.step, lr_scale(self.step, config, self.updates))
@@ -256,15 +279,10 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             if optimizer.norms:
-                raise_out_of_memory(
-                    "when fused_backward had updated part of the weights. Set gradient_checkpointing to true or a "
-                    "smaller batch_size",
-                    error,
-                )
-            reason = str(error).strip().split("\n")[0]
+                raise ended("when fused_backward had updated part of the weights", self.room.present) from error
+            why = reason(error)
         optimizer.begin(self.step, 0.0)
-        tqdm.write(f"Update {self.step + 1}: memory ran out ({reason}); {self.room.make()}.", file=sys.stderr)
-        return None
+        return why
 
     def _number(self, step: int, micro: int = 0) -> int:
         """Of a micro-batch among all of the run."""
@@ -285,12 +303,7 @@ class Trainer:
         return {name: buffer for name, buffer in self._buffers().items() if buffer.is_floating_point()}
 
     def _buffers(self) -> dict[str, Tensor]:
-        return {
-            f"{name}.{key}": buffer
-            for phase in self.task.phases
-            for name, module in phase.modules.items()
-            for key, buffer in module.named_buffers()
-        }
+        return {name: buffer for phase in self.task.phases for name, buffer in phase.buffers().items()}
 
     def _tensors(self) -> Mapping[str, Tensor]:
         """What every checkpoint of this run holds, beside what `_moments` gives."""
@@ -348,6 +361,11 @@ class Trainer:
             )
 
 
+def _say(line: str) -> None:
+    """Beside the bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
 def _merged(*mappings: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """All tensors of several mappings, none of them made before it is asked for."""
     return LazyTensors({name: partial(own.__getitem__, name) for own in mappings for name in own})
@@ -373,15 +391,6 @@ def _divide(phase: Phase) -> dict[str, Factor]:
         for name, network in networks.items()
         if network.dtype == torch.float16
         for own, factor in rescale.divide(network).items()
-    }
-
-
-def _parameters(phase: Phase) -> dict[str, nn.Parameter]:
-    return {
-        f"{name}.{key}": parameter
-        for name, module in phase.modules.items()
-        for key, parameter in module.named_parameters()
-        if parameter.requires_grad
     }
 
 

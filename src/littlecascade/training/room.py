@@ -1,10 +1,15 @@
-"""Going on where memory runs out: smaller micro-batches, then gradient checkpointing."""
+"""Going on where memory runs out: smaller micro-batches, gradient checkpointing, then a saving of the plan.
+
+The first two are made amid an update (`Room`). For the others the run is built anew from its checkpoint, by whoever
+started it: `OutOfRoomError` asks for that.
+"""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +30,40 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
 
 
-def raise_out_of_memory(where: str, error: BaseException) -> NoReturn:
-    """The `InputError` for memory that ran out where nothing can be tried again. where: ends in what to do."""
-    raise InputError(
-        f"Memory ran out {where}: the same command goes on from the last checkpoint (docs/training-memory.md)."
-    ) from error
+class OutOfRoomError(InputError):
+    """Memory ran out, and all is used that a run can turn to while it goes on.
+
+    what: happened. advice: to who has to see to it. config: as the run went by in the end. whole: whether the update
+    left everything as it was.
+    """
+
+    def __init__(self, what: str, advice: str, config: RunConfig, *, whole: bool = False) -> None:
+        super().__init__(f"{what}: {advice}")
+        self.what, self.config, self.whole = what, config, whole
+
+
+def ended(where: str, config: RunConfig) -> OutOfRoomError:
+    """For memory that ran out amid what can't be tried again."""
+    need = f"{', '.join(remaining(config))} need less ('littlecascade plan' says how much)"
+    return OutOfRoomError(
+        f"Memory ran out {where}", f"{need}. The same command goes on from the last checkpoint.", config
+    )
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
-    """Within: memory that runs out is told by `raise_out_of_memory`."""
+def ending(where: str, config: RunConfig) -> Iterator[None]:
+    """Within: memory that runs out is `ended`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise_out_of_memory(where, error)
+        raise ended(where, config) from error
+
+
+def reason(error: BaseException) -> str:
+    """Why memory ran out, in a line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 @runtime_checkable
@@ -75,7 +98,7 @@ class Room:
     def make(self) -> str:
         """After memory ran out: the next smaller parts, or else gradient checkpointing. Returns what has been done.
 
-        Raises `InputError` where neither is left.
+        Raises `OutOfRoomError` where neither is left.
         """
         config = self.config
         smaller = next((size for size in range(self.size // 2, 0, -1) if config.micro_batch % size == 0), None)
@@ -87,11 +110,19 @@ class Room:
             self._set_checkpointing()
             return "gradient_checkpointing is switched on"
         tried = " with gradient_checkpointing" if self.modules else ""
-        raise InputError(
-            f"Memory is too short for a micro-batch of {self.size}{tried}: a smaller image_size, or "
-            f"{', '.join(remaining(config))} need less ('littlecascade plan' says how much). What was trained up to "
-            "the last checkpoint is kept."
+        raise OutOfRoomError(
+            f"Memory is too short for a micro-batch of {self.size}{tried}",
+            f"a smaller image_size, or {', '.join(remaining(config))} need less ('littlecascade plan' says how much). "
+            "What was trained up to the last checkpoint is kept.",
+            self.present,
+            whole=True,
         )
+
+    @property
+    def present(self) -> RunConfig:
+        """The configuration by which the run goes now."""
+        now = {"grad_accum_steps": self.config.batch_size // self.size, "gradient_checkpointing": self._checkpointing}
+        return self.config.model_copy(update=now)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps, so that a run that goes on computes as it would have."""
@@ -115,7 +146,8 @@ class Room:
 
 
 def clear() -> None:
-    """Give back what a step that failed had taken; to be called once nothing refers to it."""
+    """Give back what a step or a run that failed had taken; to be called once nothing but itself refers to it."""
+    gc.collect()
     give_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from littlecascade.training.config_file import Config, load_config, parse_config
 from littlecascade.training.data import Filled, fill_cache
 from littlecascade.training.export import export_averages
 from littlecascade.training.loop import Trainer
-from littlecascade.training.plan.auto import choose, kept
+from littlecascade.training.plan.auto import choose, kept, less
 from littlecascade.training.processes import Share
+from littlecascade.training.room import OutOfRoomError, clear, ending
 from littlecascade.training.runstate import RunFolder
 from littlecascade.training.stock import Stock, precision_of
 from littlecascade.training.task import Task
@@ -70,7 +71,7 @@ def train(
     anew, with what there was moved aside. Raises `InputError` for an unknown task and for whatever is wrong with the
     configuration, the data or the weights.
     """
-    since = time.monotonic()
+    span = _Span(max_minutes, minutes, time.monotonic())
     entry, config = _open(task, config_path, overrides)
     for line in [*config.remarks(), *preflight.require(config, config_path.resolve().parent)]:
         tqdm.write(line, file=sys.stderr)
@@ -84,12 +85,44 @@ def train(
         if choice.line:
             tqdm.write(choice.line, file=sys.stderr)
     folder.open(config.model_dump(mode="json"))
-    built = entry.build(config)
+    while True:
+        begun = time.monotonic()
+        try:
+            return _train(entry, config, folder, span)
+        except OutOfRoomError as error:
+            choice = less(task, config, error)
+            if choice is None:
+                raise
+        tqdm.write(choice.line, file=sys.stderr)
+        clear()
+        config, span = choice.config, span.after(begun)
+        folder.open(config.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The times that `train` is given, and since when."""
+
+    max_minutes: float | None
+    minutes: float | None
+    since: float
+
+    def after(self, begun: float) -> _Span:
+        """What is left of it, of which a run that did not come to its end took all from a moment on."""
+        if self.max_minutes is None:
+            return self
+        return replace(self, max_minutes=max(0.0, self.max_minutes - (time.monotonic() - begun) / 60))
+
+
+def _train(entry: Entry, config: configs.RunConfig, folder: RunFolder, span: _Span) -> Path | None:
+    """`train`, with a settled configuration. Raises `OutOfRoomError` where it takes more memory than there is."""
+    with ending("while networks and data were loaded", config):
+        built = entry.build(config)
+        trainer = Trainer(built, config, folder)
     if built.broken:
         first = f"{len(built.broken)} samples are left out, the first: {built.broken[0]}"
         tqdm.write(f"{first} (all are in {folder.folder / 'report.html'})", file=sys.stderr)
-    trainer = Trainer(built, config, folder)
-    if trainer.run(max_minutes, minutes=minutes, since=since):
+    if trainer.run(span.max_minutes, minutes=span.minutes, since=span.since):
         return folder.export_folder
     done = f"{trainer.step:,} of {trainer.updates:,} updates are done"
     tqdm.write(f"Stopped: {done}, and {folder.state_path} has all that it takes to go on.", file=sys.stderr)

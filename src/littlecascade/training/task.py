@@ -26,6 +26,21 @@ class Phase:
     modules: Mapping[str, nn.Module]
     start: float = 0.0  # the share of the run after which the phase takes part
 
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by module and name."""
+        return {
+            f"{module}.{name}": parameter
+            for module, own in self.modules.items()
+            for name, parameter in own.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What modules gather beside it, such as the statistics of batch normalisation, by module and name."""
+        return {
+            f"{module}.{name}": buffer for module, own in self.modules.items() for name, buffer in own.named_buffers()
+        }
+
 
 @dataclass(frozen=True)
 class Loss:

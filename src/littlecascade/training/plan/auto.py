@@ -1,4 +1,5 @@
-"""`memory: auto`: keys that the user did not give are set so that the run fits, the best quality first."""
+"""`memory: auto`: keys that the user did not give are set so that the run fits, the best quality first; and what a run
+turns to that ran out of memory all the same."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ from littlecascade.memory.precision import choose_device
 from littlecascade.presets import find_preset
 from littlecascade.training.config import RunConfig
 from littlecascade.training.config_file import Config
-from littlecascade.training.plan.savings import KEYS, told
+from littlecascade.training.plan.savings import KEYS, applicable, told
 
 if TYPE_CHECKING:
     from littlecascade.training.plan.plan import Plan
+    from littlecascade.training.room import OutOfRoomError
 
 SMALL_FILES, SMALL_PIXELS, ENOUGH = 0.25 * GIB, 1 << 22, 4 * GIB
 """Bytes of weight files and pixels of a micro-batch up to which a run is taken to fit, without a plan, where so many
@@ -65,12 +67,34 @@ def choose(kind: str, config: RunConfig) -> Choice:
     return Choice(config.model_copy(update=dict(way.values)), line, way.estimate.trains)
 
 
-def plan_here(kind: str, config: RunConfig) -> Plan:
-    """The plan of a run on this machine, with one way to make it fit. Raises `InputError` where the run would."""
+def less(kind: str, config: RunConfig, error: OutOfRoomError) -> Choice | None:
+    """How a run goes on from its checkpoint after memory ran out: with the next saving of its plan that it may change
+    to. None where there is none, and where torch can't run it without data.
+    """
+    from littlecascade.training.plan.plan import large
+
+    present = error.config
+    try:
+        estimate = plan_here(kind, present, ways=0).estimate
+    except Exception:
+        return None
+    kept = {*config.fixed, "grad_accum_steps"}  # by which samples are counted
+    parts = set[str]().union(*map(large, estimate.peaks))  # of any phase: it need not be the highest that ran out
+    saving = next(applicable(present, kept, parts, gpu=estimate.target.gpu), None)
+    if saving is None:
+        return None
+    values = saving.values(present)
+    line = f"{error.what}: the run goes on with {told(values)} ({saving.cost})"
+    recompute = {"gradient_checkpointing": present.gradient_checkpointing}
+    return Choice(config.model_copy(update=recompute | dict(values)), line)
+
+
+def plan_here(kind: str, config: RunConfig, ways: int = 1) -> Plan:
+    """The plan of a run on this machine, with ways to make it fit. Raises `InputError` where the run would."""
     from littlecascade.training.plan.plan import make_plan
     from littlecascade.training.plan.target import Target
 
-    return make_plan(kind, config, Target.here(choose_device(config.device)), config.model_fields_set, ways=1)
+    return make_plan(kind, config, Target.here(choose_device(config.device)), config.model_fields_set, ways=ways)
 
 
 def kept(config: Config, stored: Mapping[str, Any]) -> Config:

@@ -16,7 +16,7 @@ from littlecascade.training.plan.simulate import FILLING, Simulation, simulate
 from littlecascade.training.plan.target import Target
 
 WORTH = 0.03
-"""The share of the highest peak from which on a part of it is worth a saving."""
+"""The share of a peak from which on a part of it is worth a saving."""
 
 WAYS = 3
 """Ways to make a run fit that are told at most."""
@@ -114,6 +114,11 @@ def make_plan(
         return Plan(kind, estimate, planner.ways(estimate, ways))
 
 
+def large(peak: Peak) -> set[str]:
+    """The kinds of storages that are worth a saving."""
+    return {part for part, size in peak.bytes.items() if size >= WORTH * peak.total}
+
+
 class _Planner:
     def __init__(
         self, kind: str, target: Target, given: Collection[str], known: dict[str, Simulation], bar: tqdm[NoReturn]
@@ -150,9 +155,7 @@ class _Planner:
         """What helps where most is in memory; then what helps where most is in memory with that, until it fits."""
         found, current = set[Saving](), start
         while not current.trains:
-            most = current.training
-            parts = {part for part, size in most.bytes.items() if size >= WORTH * most.total}
-            more = set(applicable(current.config, self.given, parts, gpu=self.target.gpu)) - found
+            more = set(applicable(current.config, self.given, large(current.training), gpu=self.target.gpu)) - found
             if not more:
                 break
             found |= more

@@ -132,16 +132,14 @@ def changed(config: RunConfig, values: Values) -> RunConfig | None:
 
 
 def remaining(config: RunConfig) -> list[str]:
-    """What a run has not set yet and would only take from its beginning, as words.
-
-    The run itself turns to the others.
-    """
+    """What a run has not set yet and can't turn to amid an update, as words."""
     options = (saving.values(config) for saving in LADDER if not saving.running)
-    return [
+    lines = (
         " with ".join(f"{key} {_yaml(value)}" for key, value in values.items())
         for values in options
         if values and changed(config, values) is not None
-    ]
+    )
+    return list(dict.fromkeys(lines))
 
 
 def told(values: Values) -> str:
