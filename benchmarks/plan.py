@@ -27,6 +27,7 @@ import yaml
 from training_losses import configurations, make_inputs, make_shard
 
 from littlecascade.checkpoint.networks import ROLES, save_network
+from littlecascade.data.cache import BATCH_PIXELS
 from littlecascade.memory.cards import GIB
 from littlecascade.memory.measure import peak_rss
 from littlecascade.presets import LITE
@@ -154,7 +155,7 @@ def make(name: str, folder: Path) -> tuple[str, Path]:
     kind, own = RUNS[name]
     make_inputs(folder)
     side = own.get("image_size", 768)
-    make_shard(folder / "large.tar", 4, side)
+    make_shard(folder / "large.tar", max(4, BATCH_PIXELS // side**2), side)  # as many as a cache encodes at once
     values = configurations(folder)[kind] | {"image_size": side, "batch_size": 1, "updates": 2, "save_every": 2}
     values |= {"webdataset_path": str(folder / "large.tar"), "device": "cpu", "memory": "given", "ema_iters": 1} | own
     values |= {"validation_prompts": []} if kind in ("c", "lora") else {}  # previews take as long as the rest
