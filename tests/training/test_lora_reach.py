@@ -58,4 +58,9 @@ def test_what_cannot_learn_is_told(values: dict[str, Any], silent: bool) -> None
     assert (remarks == []) == silent
     if values["rank"] == 256 and not silent:
         assert "can't learn" in remarks[0]
-        assert "lora_alpha (to 256, say)" in remarks[0]
+        assert remarks[0].endswith("Raise lora_alpha (to 256, say) or lr (to 1e-4, say) or updates.")
+
+
+def test_it_is_told_to_raise_what_is_low() -> None:
+    [remark] = run(rank=16, lora_alpha=16, lr=2e-4, updates=2).remarks()
+    assert remark.endswith("Raise updates.")

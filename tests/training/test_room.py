@@ -28,6 +28,7 @@ ERRORS = [
     RuntimeError("MPS backend out of memory (MPS allocated: 5.00 GB)"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:75] data. DefaultCPUAllocator: not enough memory: you tried"),
+    RuntimeError("could not create a primitive"),
     MemoryError(),
 ]
 
@@ -95,6 +96,7 @@ def test_it_ends_like_a_run_of_smaller_micro_batches(
 def test_every_kind_of_it_is_recognised(error: Exception) -> None:
     assert is_out_of_memory(error)
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a matmul primitive"))
 
 
 def test_other_errors_go_through(toy: ModuleType, tmp_path: Path) -> None:

@@ -77,10 +77,12 @@ class _LoraKeys(AdapterRun):
         usual = 1 / math.sqrt(width)
         remarks = super().remarks()
         if self.lora_type in ("lora", "dora") and self.reach < _LEAST * usual:
+            raised = [f"lora_alpha (to {self.rank}, say)"] if self.lora_alpha < self.rank else []
+            raised += ["lr (to 1e-4, say)"] if self.lr < 1e-4 else []
             remarks.append(
                 f"this LoRA can't learn: rank {self.rank}, lora_alpha {self.lora_alpha:g} and lr {self.lr:g} move a "
                 f"weight by {self.reach:.1g} at most in {self.updates:,} updates, where weights are about {usual:.1g}. "
-                f"Raise lora_alpha (to {self.rank}, say) or lr (to 1e-4, say)."
+                f"Raise {' or '.join([*raised, 'updates'])}."
             )
         if self.rank > width:
             remarks.append(f"rank {self.rank} is more than the {width} channels that there are: it only takes memory.")

@@ -21,13 +21,15 @@ from littlecascade.training.plan.savings import remaining
 from littlecascade.training.task import Batch
 
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
+_ONEDNN = "could not create a primitive"  # all that oneDNN says where it finds none for a kernel's code
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says so: torch has a class for CUDA's, and for other devices' messages alone."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+    text = str(error).strip()
+    return isinstance(error, RuntimeError) and (text == _ONEDNN or any(message in text for message in _MESSAGES))
 
 
 class OutOfRoomError(InputError):
