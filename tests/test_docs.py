@@ -111,3 +111,22 @@ def test_the_settings_of_the_first_lora_are_settings(documents: Any, tmp_path: P
         config = load_config(KINDS["lora"], path)
         assert config.remarks() == []
         assert ("[rex]", "^dog</w>") in config.train_tokens
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """The rows below a table's head, by the head's first cells."""
+    rows = text.split(f"\n| {first}", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_readme_has_the_memory_that_is_counted_in_the_documents() -> None:
+    text = DOCUMENTS["memory.md"]
+    drawing = {re.sub(r", no bfloat16|\(.*\)", "", row[0]).strip(): row[1:] for row in table(text, "GPU | lite")}
+    training = {tuple(row[:2]): row[2:] for row in table(text, "task | size | 6 GB")}
+    columns = [training[key] for key in (("lora", "1B"), ("lora", "3.6B"), ("c", "1B"), ("c", "3.6B"))]
+    for number, (name, *cells) in enumerate(table(DOCUMENTS["README.md"], "GPU | draw")):
+        card = re.sub(r" \(.*", "", name)
+        ways = [re.sub(r".*, (\S+) GiB", r"\1", way) for way in drawing[card]]
+        assert [cell.split()[0] for cell in cells[:2]] == ways
+        assert ["int8" in cell for cell in cells[:2]] == ["int8" in way for way in drawing[card]]
+        assert cells[2:] == [column[number].split()[0].strip(":") for column in columns]
