@@ -145,9 +145,13 @@ def test_what_is_no_weight_file_is_told(tmp_path: Path, tensors) -> None:
         files.load(tmp_path / "w.pt")
 
 
-def test_data_begin_at_a_line_of_the_processors_cache(tmp_path: Path) -> None:
-    """Where a mapped matrix begins is not to differ with the length of its file's header."""
+def test_whole_lines_of_the_processors_cache_begin_at_one(tmp_path: Path) -> None:
+    """Where a mapped matrix begins is not to differ with what is before it in its file."""
     for count in range(1, 9):
-        tensors = {f"{'x' * count}-{number}": torch.ones(16) for number in range(count)}
+        tensors = {f"{'x' * count}-{number}": torch.ones(16 * count) for number in range(count)}
+        tensors["a"], tensors["b"] = torch.ones((), dtype=torch.float64), torch.ones(32, 3, dtype=torch.bfloat16)
         files.save(tmp_path / "x.safetensors", tensors)
-        assert {tensor.data_ptr() % 64 for tensor in files.load(tmp_path / "x.safetensors").values()} == {0}
+        loaded = files.load(tmp_path / "x.safetensors")
+        assert_same(load_file(tmp_path / "x.safetensors"), tensors)
+        assert {tensor.data_ptr() % 64 for name, tensor in loaded.items() if name != "a"} == {0}
+        assert loaded["a"].data_ptr() % 8 == 0

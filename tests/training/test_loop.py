@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -51,7 +52,10 @@ class Killed(BaseException):
     """Nothing is done any more, as after kill -9."""
 
 
-@pytest.mark.parametrize("settings", MODES, ids=lambda given: "-".join(map(str, given.values())) or "plain")
+each_mode = pytest.mark.parametrize("settings", MODES, ids=lambda given: "-".join(map(str, given.values())) or "plain")
+
+
+@each_mode
 def test_a_run_that_was_killed_ends_like_one_that_was_not(toy: ModuleType, tmp_path: Path, settings) -> None:
     """In every mode; killed twice, between checkpoints. Wide enough that the first layer's moments are of 8 bits."""
     toy.run(toy.config(tmp_path / "whole", **settings), width=700)
@@ -72,6 +76,17 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(toy: ModuleType, tmp_p
         assert folder.load().step == reached
     toy.run(config, width=700)
     assert_equal(tensors(tmp_path / "whole"), tensors(tmp_path / "parts"))
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "memory_maps"), reason="this system does not tell what is mapped")
+@each_mode
+def test_a_checkpoint_is_not_held_once_it_was_read(toy: ModuleType, tmp_path: Path, settings) -> None:
+    """Windows can't replace a file that is mapped into memory, and the next checkpoint replaces this one."""
+    config = toy.config(tmp_path, **settings)
+    toy.run(config)
+    trainer = toy.Trainer(toy.ToyTask(config), config, RunFolder(config.folder))
+    assert trainer.step == config.updates
+    assert [place.path for place in psutil.Process().memory_maps() if place.path.startswith(str(tmp_path))] == []
 
 
 @pytest.mark.parametrize("settings", [{}, {"precision": "bfloat16"}, {"optimizer": "muon", "grad_accum_steps": 2}])

@@ -98,14 +98,19 @@ def _temporary(path: Path) -> Path:
 def _write(
     file: BinaryIO, tensors: Mapping[str, Tensor], outline: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """The header, then the tensors one by one; wide number formats first, so that all begin at multiples of theirs."""
+    """The header, then the tensors one by one.
+
+    Those of whole lines first, so that each begins a line, then wide number formats, so that all begin at multiples of
+    theirs.
+    """
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     kinds = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in outline.items()}
+    sizes = {name: math.prod(shape) * dtype.itemsize for name, (dtype, shape) in kinds.items()}
     end = 0
-    for name in sorted(kinds, key=lambda name: (-kinds[name][0].itemsize, name)):
+    for name in sorted(kinds, key=lambda name: (sizes[name] % _LINE > 0, -kinds[name][0].itemsize, name)):
         dtype, shape = kinds[name]
-        start, end = end, end + math.prod(shape) * dtype.itemsize
+        start, end = end, end + sizes[name]
         header[name] = {"dtype": names[dtype], "shape": shape, "data_offsets": (start, end)}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-(8 + len(text)) % _LINE)
