@@ -73,7 +73,7 @@ def test_a_lora_goes_on_with_its_base_offloaded(
         f"Update {1 + calls // 4}: memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB.); "
         "gradient_checkpointing is switched on.",
         "Memory is too short for a micro-batch of 1 with gradient_checkpointing: the run goes on with --set "
-        "offload=weights (the same weights; the frozen ones travel in every step)",
+        "offload=weights (the same weights; frozen weights travel in every step)",
     ]
     kept = yaml.safe_load((tmp_path / "runs" / "short" / "config.yaml").read_text("utf-8"))
     assert (kept["offload"], kept["gradient_checkpointing"], kept["grad_accum_steps"]) == ("weights", True, 4)

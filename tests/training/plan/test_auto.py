@@ -71,5 +71,8 @@ def test_given_keys_are_not_replaced_by_what_was_kept(values: Values) -> None:
     given = parse_config(TASKS["c"].config, values | {"gradient_checkpointing": False})
     assert kept(given, {"gradient_checkpointing": True, "fused_backward": True}).gradient_checkpointing is False
     assert kept(given, {"fused_backward": True}).fused_backward is True
+    raised = parse_config(TASKS["c"].config, values | {"batch_size": 8, "grad_accum_steps": 2})
+    assert kept(raised, {"grad_accum_steps": 8}).grad_accum_steps == 8  # by which samples are counted
+    assert kept(raised, {"grad_accum_steps": 1}).grad_accum_steps == 2
     left = given.model_copy(update={"memory": "given"})
     assert kept(left, {"fused_backward": True}) is left

@@ -167,11 +167,11 @@ def test_a_run_that_does_not_fit_is_told_how_it_would_the_best_quality_first() -
 @pytest.mark.slow
 def test_savings_that_only_count_beside_others_are_found() -> None:
     """Activations are little beside the states of AdamW, and most of what is there once these are gone."""
-    run = config("c", precision="bfloat16", batch_size=256)
-    all_of_it = {"gradient_checkpointing": True, "offload": "all", "optimizer": "adafactor", "fused_backward": True}
+    run = config("c", precision="bfloat16", batch_size=256, fused_backward=True)  # which leaves the batch in one piece
+    all_of_it = {"gradient_checkpointing": True, "offload": "all", "optimizer": "adafactor"}
     all_of_it |= {"master_weights": "none", "ema_beta": 0.0, "ema_iters": 1}
     least = make_plan("c", run.model_copy(update=all_of_it), small(GIB), ways=0).estimate.training.total
-    assert make_plan("c", run, small(1.01 * least), ("grad_accum_steps",), ways=1).ways[0].estimate.trains
+    assert make_plan("c", run, small(1.01 * least), ways=1).ways[0].estimate.trains
 
 
 @pytest.mark.slow
@@ -181,6 +181,19 @@ def test_keys_that_were_given_are_obeyed() -> None:
     assert plan.ways[0].estimate.fits
     assert plan.ways[0].values["optimizer"] == "adamw8bit"
     assert not plan.ways[0].values.keys() & {"offload", "fused_backward"}
+
+
+@pytest.mark.slow
+def test_a_batch_is_cut_into_pieces_where_their_number_was_given() -> None:
+    """As the official files do, for eight large cards; and what takes less than all pieces is told."""
+    run = config("c", precision="bfloat16", batch_size=64, grad_accum_steps=2)
+    pieces = run.model_copy(update={"grad_accum_steps": 16})
+    need = make_plan("c", pieces, small(GIB), ways=0).estimate.training.total
+    given = run.model_fields_set | {"gradient_checkpointing", "offload"}
+    [way] = make_plan("c", run, small(1.01 * need), given, ways=1).ways
+    assert way.values == {"grad_accum_steps": 16}
+    assert way.costs == ("the same weights", "more and smaller steps")
+    assert "batch_size=1 with fused_backward=true" in render(make_plan("c", run, small(1e6), given, ways=1))
 
 
 def test_on_a_cpu_nothing_is_moved_to_its_own_memory() -> None:

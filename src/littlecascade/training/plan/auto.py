@@ -16,7 +16,7 @@ from littlecascade.memory.precision import choose_device
 from littlecascade.presets import find_preset
 from littlecascade.training.config import RunConfig
 from littlecascade.training.config_file import Config
-from littlecascade.training.plan.savings import KEYS, applicable, told
+from littlecascade.training.plan.savings import KEYS, PIECES, applicable, costs, told
 
 if TYPE_CHECKING:
     from littlecascade.training.plan.plan import Plan
@@ -78,13 +78,13 @@ def less(kind: str, config: RunConfig, error: OutOfRoomError) -> Choice | None:
         estimate = plan_here(kind, present, ways=0).estimate
     except Exception:
         return None
-    kept = {*config.fixed, "grad_accum_steps"}  # by which samples are counted
+    kept = {*config.fixed, PIECES}  # by which samples are counted
     parts = set[str]().union(*map(large, estimate.peaks))  # of any phase: it need not be the highest that ran out
     saving = next(applicable(present, kept, parts, gpu=estimate.target.gpu), None)
     if saving is None:
         return None
     values = saving.values(present)
-    line = f"{error.what}: the run goes on with {told(values)} ({saving.cost})"
+    line = f"{error.what}: the run goes on with {told(values)} ({'; '.join(costs([saving]))})"
     recompute = {"gradient_checkpointing": present.gradient_checkpointing}
     return Choice(config.model_copy(update=recompute | dict(values)), line)
 
@@ -102,6 +102,8 @@ def kept(config: Config, stored: Mapping[str, Any]) -> Config:
     if config.memory == "given":
         return config
     left = KEYS & type(config).model_fields.keys() & stored.keys() - config.model_fields_set
+    if stored.get(PIECES, 0) > config.grad_accum_steps:
+        left |= {PIECES}
     return config.model_copy(update={key: stored[key] for key in left})
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from littlecascade.memory.ledger import Peak
 from littlecascade.training.config import RunConfig
-from littlecascade.training.plan.savings import Saving, applicable, changed, in_order
+from littlecascade.training.plan.savings import PIECES, Saving, applicable, changed, costs, in_order
 from littlecascade.training.plan.simulate import FILLING, Simulation, simulate
 from littlecascade.training.plan.target import Target
 
@@ -101,13 +101,13 @@ def make_plan(
     ways: int = WAYS,
     known: dict[str, Simulation] | None = None,
 ) -> Plan:
-    """The plan of a run. given: keys that are not to be changed. ways: how many are looked for.
+    """The plan of a run. given: keys that are not to be changed, but for `PIECES`. ways: how many are looked for.
 
     known: simulations of other plans of this kind, on targets of the same rates, which are added to. Raises
     `InputError` where the run would.
     """
     with tqdm(desc="trying", unit=" settings", disable=None, leave=False) as bar:
-        planner = _Planner(kind, target, given, {} if known is None else known, bar)
+        planner = _Planner(kind, target, set(given) - {PIECES}, {} if known is None else known, bar)
         estimate = planner.estimate(config.model_copy(update={"precision": target.precision(config)}))
         if estimate.trains or not ways:
             return Plan(kind, estimate)
@@ -185,11 +185,11 @@ class _Planner:
         return kept
 
     def way(self, start: Estimate, ladder: Sequence[Saving]) -> Way:
-        config, values, costs = start.config, dict[str, Any](), list[str]()
+        config, values, used = start.config, dict[str, Any](), list[Saving]()
         for saving in ladder:
             own = saving.values(config)
             other = changed(config, own) if own else None
             if other is not None:
                 config, values = other, {**values, **own}
-                costs.append(saving.cost)
-        return Way(values, tuple(dict.fromkeys(costs)), self.estimate(config))
+                used.append(saving)
+        return Way(values, costs(used), self.estimate(config))

@@ -19,13 +19,14 @@ PARTS_AT_ONCE = 4
 @dataclass(frozen=True)
 class Saving:
     """values: what to set in a configuration, nothing where it does not help it. part: the kind of storages that it
-    makes smaller. cost: what it takes in return. running: whether a run can change to it while it goes on.
-    gpu: whether it is of no use on a CPU.
+    makes smaller. cost: what it takes in return. exact: whether that is time alone, and weights stay the same.
+    running: whether a run can change to it amid an update. gpu: whether it is of no use on a CPU.
     """
 
     values: Callable[[RunConfig], Values]
     part: str
     cost: str
+    exact: bool = False
     running: bool = False
     gpu: bool = False
 
@@ -37,7 +38,7 @@ def _pieces(size: int) -> Callable[[RunConfig], Values]:
         if config.micro_batch <= size or not isinstance(config, DiffusionRun):
             return {}
         most = next(count for count in range(size, 0, -1) if config.batch_size % count == 0)
-        return {"grad_accum_steps": config.batch_size // most}
+        return {PIECES: config.batch_size // most}
 
     return values
 
@@ -67,23 +68,17 @@ def _no_average(config: RunConfig) -> Values:
     return {"ema_beta": 0.0, "ema_iters": 1}
 
 
+_STEPS, _ACTIVATIONS = "more and smaller steps", "activations"
+
 LADDER: tuple[Saving, ...] = (
-    Saving(_pieces(PARTS_AT_ONCE), "activations", "the same weights, in more and smaller steps", running=True),
-    Saving(_recompute, "activations", "the same weights, in about a third more time", running=True),
-    Saving(_pieces(1), "activations", "the same weights, in more and smaller steps", running=True),
-    Saving(_offload("weights"), "weights", "the same weights; the frozen ones travel in every step"),
+    Saving(_pieces(PARTS_AT_ONCE), _ACTIVATIONS, _STEPS, exact=True, running=True),
+    Saving(_recompute, _ACTIVATIONS, "about a third more time", exact=True, running=True),
+    Saving(_pieces(1), _ACTIVATIONS, _STEPS, exact=True, running=True),
+    Saving(_offload("weights"), "weights", "frozen weights travel in every step", exact=True),
     Saving(
-        _offload("optimizer"),
-        "optimizer",
-        "the same weights; masters, averages and states travel in every step",
-        gpu=True,
+        _offload("optimizer"), "optimizer", "masters, averages and states travel in every step", exact=True, gpu=True
     ),
-    Saving(
-        _offload("activations"),
-        "activations",
-        "the same weights; what blocks are given travels in every step",
-        gpu=True,
-    ),
+    Saving(_offload("activations"), _ACTIVATIONS, "what blocks are given travels in every step", exact=True, gpu=True),
     Saving(_base("int8"), "weights", "frozen weights are rounded to 8 bits"),
     Saving(_optimizer("adamw8bit"), "optimizer", "the optimizer's moments are rounded to 8 bits"),
     Saving(lambda config: {"fused_backward": True}, "gradients", "each gradient is clipped by its own norm"),
@@ -94,9 +89,12 @@ LADDER: tuple[Saving, ...] = (
 )
 """The best quality first, and of the same quality the quickest first."""
 
+PIECES = "grad_accum_steps"
+"""The key that may be raised where it is given, too: an update stays the same, and a run would do it by itself."""
+
 KEYS = frozenset(
     {
-        *("grad_accum_steps", "gradient_checkpointing", "offload", "base_weights", "optimizer", "fused_backward"),
+        *(PIECES, "gradient_checkpointing", "offload", "base_weights", "optimizer", "fused_backward"),
         *("master_weights", "ema_beta", "ema_iters"),
     }
 )
@@ -140,6 +138,12 @@ def remaining(config: RunConfig) -> list[str]:
         if values and changed(config, values) is not None
     )
     return list(dict.fromkeys(lines))
+
+
+def costs(savings: Collection[Saving]) -> tuple[str, ...]:
+    """What savings take in return, as words."""
+    same = ("the same weights",) if all(saving.exact for saving in savings) else ()
+    return (*same, *dict.fromkeys(saving.cost for saving in savings))
 
 
 def told(values: Values) -> str:

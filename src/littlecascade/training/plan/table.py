@@ -7,6 +7,7 @@ from typing import Any
 
 from littlecascade.memory.cards import GIB
 from littlecascade.memory.ledger import OTHER, Peak
+from littlecascade.training.config import RunConfig
 from littlecascade.training.plan.plan import Estimate, Plan
 from littlecascade.training.plan.savings import told
 from littlecascade.training.plan.simulate import AVERAGES, GRADIENTS, MASTERS, OPTIMIZER
@@ -28,11 +29,12 @@ def render(plan: Plan) -> str:
         f"{plan.kind} {config.model_version}, {config.precision}, {size}, {config.image_size} px, on {plan.target.name}"
     )
     ways = [
-        f"  {gib(way.estimate.training.total)}: {told(way.values)}\n      ({'; '.join(way.costs)})"
+        f"  {gib(way.estimate.training.total)}, {told_time(way.estimate.simulation.seconds)} an update: "
+        f"{told(way.values)}\n      ({'; '.join(way.costs)})"
         for way in plan.ways
         if way.estimate.trains
     ]
-    return "\n".join([head, "", *_grid(estimate), "", verdict(plan), *ways, _speed(estimate)])
+    return "\n".join([head, "", *_grid(estimate), "", verdict(plan), *ways, _speed(plan.best)])
 
 
 def verdict(plan: Plan) -> str:
@@ -49,10 +51,16 @@ def verdict(plan: Plan) -> str:
     if plan.ways and plan.ways[0].values:
         least, values = plan.ways[0].estimate.training, told(plan.ways[0].values)
         return (
-            f"does not fit: {text}. The least is {gib(least.total)} ({least.phase}), with {values}; a smaller "
-            "image_size or a smaller model takes less."
+            f"does not fit: {text}. The least is {gib(least.total)} ({least.phase}), with {values}. "
+            f"{_smaller(plan.best.config)}"
         )
-    return f"does not fit: {text}. A smaller image_size or a smaller model takes less."
+    return f"does not fit: {text}. {_smaller(plan.best.config)}"
+
+
+def _smaller(config: RunConfig) -> str:
+    """What takes less than all settings that leave a training what it is."""
+    alone = ", batch_size=1 with fused_backward=true," if config.batch_size > 1 and not config.fused_backward else ""
+    return f"A smaller image_size{alone} or a smaller model takes less."
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
