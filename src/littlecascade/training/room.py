@@ -46,10 +46,8 @@ class OutOfRoomError(InputError):
 
 def ended(where: str, config: RunConfig) -> OutOfRoomError:
     """For memory that ran out amid what can't be tried again."""
-    need = f"{', '.join(remaining(config))} need less ('littlecascade plan' says how much)"
-    return OutOfRoomError(
-        f"Memory ran out {where}", f"{need}. The same command goes on from the last checkpoint.", config
-    )
+    advice = f"{_needs_less(config)}. The same command goes on from the last checkpoint."
+    return OutOfRoomError(f"Memory ran out {where}", advice, config)
 
 
 @contextmanager
@@ -61,6 +59,10 @@ def ending(where: str, config: RunConfig) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise ended(where, config) from error
+
+
+def _needs_less(config: RunConfig) -> str:
+    return f"{', '.join(remaining(config))} need less ('littlecascade plan' says how much)"
 
 
 def reason(error: BaseException) -> str:
@@ -114,8 +116,7 @@ class Room:
         tried = " with gradient_checkpointing" if self.modules else ""
         raise OutOfRoomError(
             f"Memory is too short for a micro-batch of {self.size}{tried}",
-            f"a smaller image_size, or {', '.join(remaining(config))} need less ('littlecascade plan' says how much). "
-            "What was trained up to the last checkpoint is kept.",
+            f"a smaller image_size, or {_needs_less(config)}. What was trained up to the last checkpoint is kept.",
             self.present,
             whole=True,
         )

@@ -12,6 +12,9 @@ from littlecascade.training.config_adapters import AdapterRun
 
 Values = Mapping[str, Any]
 
+PIECES = "grad_accum_steps"
+"""The key that may be raised where it is given, too: an update stays the same, and a run would do it by itself."""
+
 PARTS_AT_ONCE = 4
 """Samples of a micro-batch that still keep a GPU busy."""
 
@@ -88,9 +91,6 @@ LADDER: tuple[Saving, ...] = (
     Saving(_no_average, "averages", "the last weights are exported, not an average"),
 )
 """The best quality first, and of the same quality the quickest first."""
-
-PIECES = "grad_accum_steps"
-"""The key that may be raised where it is given, too: an update stays the same, and a run would do it by itself."""
 
 KEYS = frozenset(
     {
